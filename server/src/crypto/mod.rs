@@ -1,0 +1,3 @@
+//! Keys and sealing.
+
+pub mod keyring;

@@ -1,0 +1,3 @@
+//! Protocol skins over one dispatch path.
+
+pub mod api;

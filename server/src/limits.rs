@@ -1,0 +1,91 @@
+//! Every bound of the product, in one place, with the relations between them asserted at compile time.
+//!
+//! Nothing here does anything: other rooms read these numbers. A bound that an operator may change is a default
+//! here and a field of `config::Config`; its ceiling is here too.
+
+/// Longest schema id, in bytes of UTF-8.
+pub const SCHEMA_ID_BYTES_MAX: usize = 128;
+/// Longest entity key, in bytes of UTF-8.
+pub const ENTITY_KEY_BYTES_MAX: usize = 512;
+/// Deepest nesting of a JSON document.
+pub const JSON_DEPTH_MAX: usize = 128;
+
+/// Largest document or request body, unless configured otherwise.
+pub const BODY_BYTES_DEFAULT: usize = 1 << 20;
+/// Largest value `--rest-max-body-size` accepts.
+pub const BODY_BYTES_CEILING: usize = 64 << 20;
+/// What a wire frame may hold beyond the body: names, conditions and FlatBuffers overhead.
+pub const FRAME_OVERHEAD_BYTES_MAX: usize = 64 << 10;
+
+/// Sealed bytes that one group commit takes, unless a single larger record needs more.
+pub const BATCH_BYTES_MAX: usize = 4 << 20;
+/// Records that one group commit takes.
+pub const BATCH_RECORDS_MAX: usize = 8192;
+/// Records that may be sealed but not yet durable, in one shard: one batch in flight and one filling.
+pub const RECORDS_IN_FLIGHT_MAX: usize = 2 * BATCH_RECORDS_MAX;
+/// A full-size segment.
+pub const SEGMENT_BYTES_MAX: u64 = 64 << 20;
+/// A shard's first segment.
+pub const SEGMENT_BYTES_FIRST: u64 = 4 << 20;
+/// Log bytes after which a checkpoint is due.
+pub const CHECKPOINT_DUE_BYTES: u64 = 1 << 30;
+/// Sealed checkpoint chunk, before its tag.
+pub const CHECKPOINT_CHUNK_BYTES: usize = 1 << 20;
+/// Versions stay exactly representable in a JSON number.
+pub const VERSION_MAX: u64 = (1 << 53) - 1;
+
+/// Slots of the 64-bit hash space; each shard owns one contiguous range.
+pub const SLOTS: usize = 256;
+/// Most shards in one store: one slot each.
+pub const SHARDS_MAX: usize = SLOTS;
+
+/// Keys in one multi-key command.
+pub const MULTI_KEYS_MAX: usize = 1024;
+/// Entries in one page of a listing.
+pub const PAGE_ENTRIES_MAX: usize = 1000;
+/// Entries in one page when the caller names no limit.
+pub const PAGE_ENTRIES_DEFAULT: usize = 100;
+/// Document bytes in one page of a listing, or in one MultiGet reply.
+pub const PAGE_BYTES_MAX: usize = 8 << 20;
+
+/// Connections of one shard.
+pub const CONNECTIONS_MAX: usize = 16 * 1024;
+/// Output bytes a connection may owe before its receiving is paused.
+pub const OUTPUT_BYTES_MAX: usize = 4 << 20;
+/// Requests of one connection that may wait for their outcome.
+pub const REQUESTS_IN_FLIGHT_MAX: usize = 4096;
+/// A document larger than this is sent from the cache's own memory instead of being copied.
+pub const COPY_BYTES_MAX: usize = 16 << 10;
+/// Completions handled in one turn of a shard.
+pub const COMPLETIONS_PER_TURN_MAX: usize = 512;
+/// Requests one shard may have outstanding at another.
+pub const MAILBOX_CREDITS: usize = 1024;
+/// Writes that may wait for commits in one shard, in bytes of documents.
+pub const PENDING_BYTES_MAX: usize = 64 << 20;
+
+/// A template may be this large.
+pub const TEMPLATE_BYTES_MAX: usize = 1 << 20;
+/// Templates of one store.
+pub const TEMPLATES_MAX: usize = 10_000;
+/// Schema violations listed in one error.
+pub const VIOLATIONS_MAX: usize = 32;
+
+/// A connection that has not finished its first request or Hello by then is closed.
+pub const HELLO_TIMEOUT_MS: u64 = 10_000;
+/// A request that has begun must have arrived by then.
+pub const REQUEST_TIMEOUT_MS: u64 = 30_000;
+/// A connection without traffic is closed after this.
+pub const IDLE_TIMEOUT_MS: u64 = 600_000;
+/// Output must make progress within this.
+pub const SEND_TIMEOUT_MS: u64 = 30_000;
+/// A graceful drain takes no longer.
+pub const DRAIN_TIMEOUT_MS: u64 = 20_000;
+
+const _: () = assert!(BODY_BYTES_DEFAULT <= BATCH_BYTES_MAX);
+const _: () = assert!(BATCH_BYTES_MAX as u64 * 4 <= SEGMENT_BYTES_MAX);
+const _: () = assert!(BODY_BYTES_DEFAULT <= BODY_BYTES_CEILING);
+const _: () = assert!(SEGMENT_BYTES_FIRST <= SEGMENT_BYTES_MAX);
+const _: () = assert!(SHARDS_MAX <= SLOTS);
+const _: () = assert!(TEMPLATE_BYTES_MAX <= BODY_BYTES_DEFAULT);
+const _: () = assert!(PAGE_ENTRIES_DEFAULT <= PAGE_ENTRIES_MAX);
+const _: () = assert!(COPY_BYTES_MAX < OUTPUT_BYTES_MAX);

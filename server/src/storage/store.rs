@@ -1,0 +1,1 @@
+//! store.json, LOCK and keyring files of one data directory.
