@@ -126,7 +126,8 @@ pub trait Storage: 'static {
     fn has_open_batch(&self) -> bool;
 
     /// Makes the open batch durable, then visible to `durable_version`, `read` and `list`. Called by one task at a
-    /// time: one commit in flight a shard. While it runs, `append` fills the next batch.
+    /// time: one commit in flight a shard. While it runs, `append` fills the next batch. When it fails, the batch
+    /// that filled meanwhile is dropped with it, since it was judged against versions that never became durable.
     fn commit(&self) -> impl Future<Output = Result<(), CommitError>>;
 
     /// The newest durable document of an entity; `None` when there is none. One device read when all goes well.

@@ -1,0 +1,184 @@
+//! Reads and writes of the entities one shard owns: conditions, pending writes, group commit, cache fills.
+//!
+//! Invariants: a write is answered only after the commit that holds it; nothing undurable is shown, and an answer that
+//! was decided by an undurable version leaves with that version's commit; at most one commit is in flight. Documents
+//! arrive validated: the engine never judges JSON, never asks who the caller is, and never sees ciphertext. A panic in
+//! here stops the process: half-applied state must not be served.
+
+mod commit;
+mod fatal;
+mod pending;
+mod read;
+mod write;
+
+use crate::cache::{Cache, CacheOptions};
+use crate::command::{Command, EntityRef, ErrorCode, Failure, Outcome, Ticket, Version};
+use crate::limits::PAGE_ENTRIES_MAX;
+use crate::metrics::Metrics;
+use crate::runtime::platform::{Clock, Entropy, Platform, Spawn, TaskClass};
+use crate::runtime::signal::Signal;
+use crate::storage::Storage;
+use fatal::AbortOnPanic;
+use pending::{Backlog, PendingWrites};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Where delayed outcomes go, exactly one a ticket.
+pub type Sink = Rc<dyn Fn(Ticket, Outcome)>;
+
+/// The engine of one shard. Lives in an `Rc`; all its tasks run on the shard's thread.
+pub struct Engine<P: Platform, S: Storage> {
+    platform: P,
+    storage: Rc<S>,
+    cache: RefCell<Cache>,
+    writes: RefCell<PendingWrites>,
+    backlog: RefCell<Backlog>,
+    batch_opened: Signal,
+    /// Reused by every append, so that a put allocates nothing but its document.
+    versions: Cell<Vec<Version>>,
+    reads_in_flight: Cell<usize>,
+    /// Per process, from `Entropy`, so that nobody can aim keys at one bucket.
+    hash_seed: u64,
+    caches_expire: bool,
+    metrics: Arc<Metrics>,
+    shard: usize,
+    sink: Sink,
+}
+
+impl<P: Platform, S: Storage> Engine<P, S> {
+    /// Starts the engine of one shard over its opened storage; its commit task runs until the executor ends.
+    pub fn start(
+        platform: P,
+        storage: Rc<S>,
+        cache: CacheOptions,
+        metrics: Arc<Metrics>,
+        shard: usize,
+        sink: Sink,
+    ) -> Rc<Self> {
+        let engine = Rc::new(Self {
+            hash_seed: platform.entropy().next_u64(),
+            caches_expire: cache.ttl_ms != 0,
+            cache: RefCell::new(Cache::new(cache)),
+            storage,
+            writes: RefCell::default(),
+            backlog: RefCell::default(),
+            batch_opened: Signal::default(),
+            versions: Cell::default(),
+            reads_in_flight: Cell::new(0),
+            metrics,
+            shard,
+            sink,
+            platform,
+        });
+        engine.platform.spawn().spawn(TaskClass::Foreground, commit::run(engine.clone()));
+        engine
+    }
+
+    /// Carries out a command on entities this shard owns. `Some` when the outcome is known now; otherwise the sink
+    /// gets it with this ticket. Commands about templates, keys and the whole server do not belong here.
+    pub fn execute(self: &Rc<Self>, command: Command<'_>, ticket: Ticket) -> Option<Outcome> {
+        let _fatal = AbortOnPanic("engine");
+        match command {
+            Command::Get { schema, key } => self.get(EntityRef { schema: &schema, key: &key }, ticket),
+            Command::MultiGet { schema, keys } => self.multi_get(&schema, &keys, ticket),
+            Command::List { schema, prefix, after, limit, .. } => {
+                Some(self.list(&schema, &prefix, after.as_deref(), limit))
+            }
+            Command::Schemas => Some(Outcome::Schemas(self.storage.schemas())),
+            write @ (Command::Put { .. } | Command::Delete { .. } | Command::MultiPut { .. }) => {
+                self.write(write, ticket)
+            }
+            other => Some(refuse_misrouted(&other)),
+        }
+    }
+
+    /// Writes that are accepted and not answered yet, and reads under way.
+    pub fn outstanding(&self) -> usize {
+        self.writes.borrow().waiters() + self.backlog.borrow().len() + self.reads_in_flight.get()
+    }
+
+    /// The storage under this engine.
+    pub fn storage(&self) -> &Rc<S> {
+        &self.storage
+    }
+
+    /// Drops every cached document, so that the next reads come from disk.
+    pub fn clear_cache(&self) {
+        self.cache.borrow_mut().clear();
+    }
+
+    /// Brings the gauges of this shard up to date.
+    pub fn publish_gauges(&self) {
+        let status = self.storage.status();
+        let metrics = self.shard_metrics();
+        metrics.entities.set(status.entities);
+        metrics.live_bytes.set(status.live_bytes);
+        metrics.segment_bytes.set(status.segment_bytes);
+        metrics.segments.set(status.segments);
+        metrics.tombstones.set(status.tombstones);
+        metrics.index_bytes.set(status.index_bytes);
+        metrics.segments_on_old_keys.set(status.segments_on_old_keys);
+        metrics.writes_waiting.set((self.writes.borrow().waiters() + self.backlog.borrow().len()) as u64);
+    }
+
+    fn list(&self, schema: &str, prefix: &str, after: Option<&str>, limit: usize) -> Outcome {
+        let limit = limit.clamp(1, PAGE_ENTRIES_MAX);
+        let mut keys = self.storage.list(schema, prefix, after, limit + 1);
+        let more = keys.len() > limit;
+        keys.truncate(limit);
+        let next = if more { keys.last().map(|(key, _)| key.to_string()) } else { None };
+        let entry = |(key, version): (Box<str>, Version)| crate::command::PageEntry {
+            key: key.into_string(),
+            version,
+            document: None,
+        };
+        Outcome::Page(crate::command::Page { entries: keys.into_iter().map(entry).collect(), next })
+    }
+
+    fn hash(&self, entity: EntityRef<'_>) -> u64 {
+        hash_entity(self.hash_seed, entity)
+    }
+
+    fn now_ms(&self) -> u64 {
+        if self.caches_expire { self.platform.clock().now_ns() / 1_000_000 } else { 0 }
+    }
+
+    fn shard_metrics(&self) -> &crate::metrics::ShardMetrics {
+        &self.metrics.shards[self.shard]
+    }
+
+    fn deliver(&self, ticket: Ticket, outcome: Outcome) {
+        (self.sink)(ticket, outcome);
+    }
+}
+
+/// Seeded hash of an entity's name; schema and key are kept apart by a byte neither can hold.
+fn hash_entity(seed: u64, entity: EntityRef<'_>) -> u64 {
+    const NAME_BYTES_MAX: usize = crate::limits::SCHEMA_ID_BYTES_MAX + 1 + crate::limits::ENTITY_KEY_BYTES_MAX;
+    let (schema, key) = (entity.schema.as_bytes(), entity.key.as_bytes());
+    let total = schema.len() + 1 + key.len();
+    if total > NAME_BYTES_MAX {
+        return xxh3_64_with_seed(&[schema, &[0], key].concat(), seed);
+    }
+    let mut name = [0; NAME_BYTES_MAX];
+    name[..schema.len()].copy_from_slice(schema);
+    name[schema.len() + 1..total].copy_from_slice(key);
+    xxh3_64_with_seed(&name[..total], seed)
+}
+
+fn refuse_misrouted(command: &Command<'_>) -> Outcome {
+    let name = match command {
+        Command::Stats => "Stats",
+        Command::Ping => "Ping",
+        Command::RotateKey => "RotateKey",
+        _ => "a template command",
+    };
+    Failure::new(ErrorCode::Internal, format!("{name} reached an engine; it is not about one shard's entities")).into()
+}
+
+fn not_found(entity: EntityRef<'_>) -> Outcome {
+    let EntityRef { schema, key } = entity;
+    Failure::new(ErrorCode::NotFound, format!("there is no entity '{key}' in schema '{schema}'")).into()
+}

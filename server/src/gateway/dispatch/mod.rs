@@ -1,0 +1,409 @@
+//! The one path of every request, whatever its protocol: authorize → check names → validate → route → execute.
+//!
+//! One a shard, on its thread. A key this shard owns is served without leaving it; any other goes through the mailbox
+//! to its owner. Commands on several keys, templates and data keys run as local tasks (`scatter`, `admin`). A document
+//! is validated by the shard that received it, before it is routed. A panic while a request is judged is caught and
+//! answered; a panic in the engine is not survivable.
+
+mod admin;
+mod delivery;
+mod scatter;
+
+pub use admin::KeyCustodian;
+pub use delivery::{Delivery, WireReplies};
+
+use super::api::{Api, Health};
+use super::health::Board;
+use crate::auth::{Authenticator, Permission, Principal};
+use crate::command::{Command, ErrorCode, Failure, Outcome, Ticket, check_entity_key, check_schema_id};
+use crate::engine::Engine;
+use crate::limits::{ENTITY_KEY_BYTES_MAX, MULTI_KEYS_MAX};
+use crate::mailbox::{Answer, Errand};
+use crate::metrics::Metrics;
+use crate::routing::Topology;
+use crate::runtime::platform::{Doorbell, Platform, Spawn, TaskClass};
+use crate::schema::templates::{CheckError, ShardTemplates, Templates};
+use crate::storage::Storage;
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Messages of other shards handled in one turn.
+const MAIL_PER_TURN_MAX: usize = 256;
+
+/// What a shard's dispatch stands on.
+pub struct Parts<P: Platform, S: Storage, B: Doorbell> {
+    /// The machine.
+    pub platform: P,
+    /// This shard's number.
+    pub shard: usize,
+    /// This shard's engine, whose sink is `delivery`.
+    pub engine: Rc<Engine<P, S>>,
+    /// The ways out.
+    pub delivery: Rc<Delivery<B>>,
+    /// Templates of the store.
+    pub templates: Arc<Templates>,
+    /// Judges credentials.
+    pub authenticator: Arc<Authenticator>,
+    /// Slots, shards and addresses.
+    pub topology: Arc<Topology>,
+    /// State of all shards.
+    pub board: Arc<Board>,
+    /// Figures of all shards.
+    pub metrics: Arc<Metrics>,
+    /// Largest document or body.
+    pub body_bytes_max: usize,
+    /// Keeper of the data keys; shard 0 only.
+    pub custodian: Option<Rc<dyn KeyCustodian>>,
+}
+
+/// The dispatch of one shard. Lives in an `Rc`, on which `Api` is implemented.
+pub struct Dispatch<P: Platform, S: Storage, B: Doorbell> {
+    parts: Parts<P, S, B>,
+    checker: RefCell<ShardTemplates>,
+    rotating: Cell<bool>,
+    tasks_running: Cell<usize>,
+}
+
+impl<P: Platform, S: Storage, B: Doorbell> Dispatch<P, S, B> {
+    /// Joins the parts.
+    pub fn new(parts: Parts<P, S, B>) -> Rc<Self> {
+        let checker = RefCell::new(ShardTemplates::new(parts.templates.clone()));
+        Rc::new(Self { parts, checker, rotating: Cell::new(false), tasks_running: Cell::new(0) })
+    }
+
+    /// Once a turn: errands of other shards, and their answers to this one's. `true` when more waits already.
+    pub fn turn(self: &Rc<Self>) -> bool {
+        let mailbox = &self.parts.delivery.mailbox;
+        if mailbox.shards() == 1 {
+            return false;
+        }
+        for _ in 0..MAIL_PER_TURN_MAX {
+            let Some((ticket, answer)) = mailbox.take_reply() else { break };
+            self.parts.delivery.deliver_answer(ticket, answer);
+        }
+        for _ in 0..MAIL_PER_TURN_MAX {
+            let Some((ticket, errand)) = mailbox.take_request() else { break };
+            self.run_errand(ticket, errand);
+        }
+        let metrics = &self.parts.metrics.shards[self.parts.shard];
+        metrics.mailbox_outstanding.set(mailbox.outstanding() as u64);
+        mailbox.has_mail()
+    }
+
+    /// Whether mail waits: asked again after a shard has armed its wake-up.
+    pub fn has_mail(&self) -> bool {
+        self.parts.delivery.mailbox.has_mail()
+    }
+
+    /// Requests that are not answered yet, of whatever kind. A draining shard waits until there are none.
+    pub fn outstanding(&self) -> usize {
+        self.parts.engine.outstanding() + self.parts.delivery.mailbox.outstanding() + self.tasks_running.get()
+    }
+
+    /// The ways out of this shard.
+    pub fn delivery(&self) -> &Rc<Delivery<B>> {
+        &self.parts.delivery
+    }
+
+    /// The engine of this shard.
+    pub fn engine(&self) -> &Rc<Engine<P, S>> {
+        &self.parts.engine
+    }
+
+    fn submit(self: &Rc<Self>, principal: &Principal, command: Command<'_>, ticket: Ticket) -> Option<Outcome> {
+        if self.parts.board.is_draining() {
+            return Some(
+                Failure::new(ErrorCode::Unavailable, "the server is shutting down: retry elsewhere or later").into(),
+            );
+        }
+        let judged = catch_unwind(AssertUnwindSafe(|| self.judge(principal, &command)));
+        match judged {
+            Ok(Judged::Refused(failure)) => Some(failure.into()),
+            Ok(Judged::Fine) => self.route(command, ticket),
+            Ok(Judged::NeedsTemplate) => {
+                self.load_then_submit(principal.clone(), command.into_owned(), ticket);
+                None
+            }
+            Err(_) => {
+                self.parts.metrics.shards[self.parts.shard].panics_caught.add(1);
+                Some(
+                    Failure::new(ErrorCode::Internal, "a bug stopped this request before it did anything; see the log")
+                        .into(),
+                )
+            }
+        }
+    }
+
+    fn judge(&self, principal: &Principal, command: &Command<'_>) -> Judged {
+        if let Some(permission) = permission_of(command)
+            && let Err(failure) = principal.require(permission)
+        {
+            return Judged::Refused(failure);
+        }
+        if let Err(failure) = check_names(command) {
+            return Judged::Refused(failure);
+        }
+        match command {
+            Command::Put { schema, document, .. } => self.validate(schema, None, document),
+            Command::MultiPut { schema, items } => {
+                let mut verdicts = items.iter().map(|item| self.validate(schema, Some(&item.key), &item.document));
+                verdicts.find(|verdict| !matches!(verdict, Judged::Fine)).unwrap_or(Judged::Fine)
+            }
+            _ => Judged::Fine,
+        }
+    }
+
+    fn validate(&self, schema: &str, key: Option<&str>, document: &[u8]) -> Judged {
+        let body_bytes_max = self.parts.body_bytes_max;
+        if document.len() > body_bytes_max {
+            let message = format!("the document has {} bytes; the limit is {body_bytes_max}", document.len());
+            return Judged::Refused(Failure::new(ErrorCode::TooLarge, message));
+        }
+        let metrics = &self.parts.metrics.shards[self.parts.shard];
+        metrics.validations.add(1);
+        match self.checker.borrow_mut().check(schema, document) {
+            Ok(()) => Judged::Fine,
+            Err(CheckError::NeedsLoad) => Judged::NeedsTemplate,
+            Err(CheckError::Failed(mut failure)) => {
+                metrics.validation_failures.add(1);
+                failure.key = key.map(str::to_owned);
+                Judged::Refused(failure)
+            }
+        }
+    }
+
+    /// To the owner of the key, or to a task when there are several. Everything about the command has been judged.
+    fn route(self: &Rc<Self>, command: Command<'_>, ticket: Ticket) -> Option<Outcome> {
+        let topology = &self.parts.topology;
+        let owner = match &command {
+            Command::Get { schema, key } | Command::Put { schema, key, .. } | Command::Delete { schema, key, .. } => {
+                topology.owner_of(schema, key)
+            }
+            Command::MultiGet { .. } | Command::MultiPut { .. } if topology.shards() == 1 => self.parts.shard,
+            Command::Ping => return Some(Outcome::Pong),
+            Command::Stats => return Some(Outcome::Stats(self.stats())),
+            _ => {
+                self.answer_by_task(command.into_owned(), ticket);
+                return None;
+            }
+        };
+        if owner == self.parts.shard {
+            return self.parts.engine.execute(command, ticket);
+        }
+        let metrics = &self.parts.metrics.shards[self.parts.shard];
+        metrics.mailbox_requests.add(1);
+        match self.parts.delivery.mailbox.request(owner, Errand::Execute(command.into_owned()), ticket) {
+            Ok(()) => None,
+            Err(failure) => {
+                metrics.mailbox_refused.add(1);
+                Some(failure.into())
+            }
+        }
+    }
+
+    fn load_then_submit(self: &Rc<Self>, principal: Principal, command: Command<'static>, ticket: Ticket) {
+        let this = self.clone();
+        self.spawn_counted(async move {
+            let (Command::Put { schema, .. } | Command::MultiPut { schema, .. }) = &command else { return };
+            this.parts.templates.load(&this.parts.platform, schema).await;
+            // Loaded or damaged by now; a template that changes all the time is not waited for for ever.
+            let outcome = match this.judge(&principal, &command) {
+                Judged::Fine => this.route(command, ticket),
+                Judged::Refused(failure) => Some(failure.into()),
+                Judged::NeedsTemplate => {
+                    Some(Failure::new(ErrorCode::Overloaded, "the template of this schema is changing: retry").into())
+                }
+            };
+            if let Some(outcome) = outcome {
+                this.parts.delivery.deliver(ticket, outcome);
+            }
+        });
+    }
+
+    fn run_errand(self: &Rc<Self>, ticket: Ticket, errand: Errand) {
+        match errand {
+            Errand::Execute(command) => match command {
+                Command::SchemaPut { .. } | Command::SchemaDelete { .. } | Command::RotateKey => {
+                    self.answer_by_task(command, ticket);
+                }
+                command => {
+                    if let Some(outcome) = self.parts.engine.execute(command, ticket) {
+                        self.parts.delivery.deliver(ticket, outcome);
+                    }
+                }
+            },
+            Errand::RefreshTemplates => {
+                self.checker.borrow_mut().refresh();
+                self.parts.delivery.deliver_answer(ticket, Answer::Done);
+            }
+            Errand::AdoptKeyring(keyring) => {
+                let this = self.clone();
+                self.spawn_counted(async move {
+                    let answer = this.adopt_keyring(keyring).await;
+                    this.parts.delivery.deliver_answer(ticket, answer);
+                });
+            }
+            Errand::KeyIdsInUse => {
+                let ids = self.parts.engine.storage().key_ids_in_use();
+                self.parts.delivery.deliver_answer(ticket, Answer::KeyIds(ids));
+            }
+        }
+    }
+
+    fn answer_by_task(self: &Rc<Self>, command: Command<'static>, ticket: Ticket) {
+        let this = self.clone();
+        self.spawn_counted(async move {
+            let outcome = match command {
+                Command::MultiGet { schema, keys } => this.multi_get(schema, keys).await,
+                Command::MultiPut { schema, items } => this.multi_put(schema, items).await,
+                Command::List { schema, prefix, after, limit, documents } => {
+                    this.list(schema, prefix, after, limit, documents).await
+                }
+                Command::Schemas => this.schemas().await,
+                command => this.administer(command).await,
+            };
+            this.parts.delivery.deliver(ticket, outcome);
+        });
+    }
+
+    /// Carries out a command on one shard, this one or another, and waits.
+    async fn execute_on(self: &Rc<Self>, shard: usize, command: Command<'static>) -> Outcome {
+        if shard != self.parts.shard {
+            return self.ask(shard, Errand::Execute(command)).await.into_outcome();
+        }
+        let slot = self.parts.delivery.tasks.reserve();
+        match self.parts.engine.execute(command, Ticket::Task { slot }) {
+            Some(outcome) => {
+                self.parts.delivery.tasks.cancel(slot);
+                outcome
+            }
+            None => self.parts.delivery.tasks.wait(slot).await.into_outcome(),
+        }
+    }
+
+    /// Asks another shard and waits for its answer.
+    async fn ask(&self, shard: usize, errand: Errand) -> Answer {
+        let slot = self.parts.delivery.tasks.reserve();
+        if let Err(failure) = self.parts.delivery.mailbox.request(shard, errand, Ticket::Task { slot }) {
+            self.parts.delivery.tasks.cancel(slot);
+            return Answer::Outcome(failure.into());
+        }
+        self.parts.delivery.tasks.wait(slot).await
+    }
+
+    fn spawn_counted(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+        let this = self.clone();
+        self.tasks_running.set(self.tasks_running.get() + 1);
+        self.parts.platform.spawn().spawn(TaskClass::Foreground, async move {
+            task.await;
+            this.tasks_running.set(this.tasks_running.get() - 1);
+        });
+    }
+}
+
+impl<P: Platform, S: Storage, B: Doorbell> Api for Rc<Dispatch<P, S, B>> {
+    fn authenticate(&self, credential: Option<&[u8]>) -> Result<Principal, Failure> {
+        self.parts.authenticator.authenticate(credential)
+    }
+
+    fn submit(&self, principal: &Principal, command: Command<'_>, ticket: Ticket) -> Option<Outcome> {
+        Dispatch::submit(self, principal, command, ticket)
+    }
+
+    fn call(&self, principal: &Principal, command: Command<'static>) -> impl Future<Output = Outcome> + 'static {
+        let (this, slot) = (self.clone(), self.parts.delivery.tasks.reserve());
+        let known = Dispatch::submit(self, principal, command, Ticket::Task { slot });
+        async move {
+            match known {
+                Some(outcome) => {
+                    this.parts.delivery.tasks.cancel(slot);
+                    outcome
+                }
+                None => this.parts.delivery.tasks.wait(slot).await.into_outcome(),
+            }
+        }
+    }
+
+    fn health(&self) -> Health {
+        self.parts.board.health()
+    }
+
+    fn topology(&self) -> Topology {
+        (*self.parts.topology).clone()
+    }
+
+    fn body_bytes_max(&self) -> usize {
+        self.parts.body_bytes_max
+    }
+
+    fn shard(&self) -> usize {
+        self.parts.shard
+    }
+
+    fn metrics(&self) -> &Arc<Metrics> {
+        &self.parts.metrics
+    }
+}
+
+enum Judged {
+    Fine,
+    Refused(Failure),
+    NeedsTemplate,
+}
+
+fn permission_of(command: &Command<'_>) -> Option<Permission> {
+    match command {
+        Command::Get { .. } | Command::MultiGet { .. } | Command::List { .. } | Command::Schemas => {
+            Some(Permission::Read)
+        }
+        Command::Put { .. }
+        | Command::Delete { .. }
+        | Command::MultiPut { .. }
+        | Command::SchemaPut { .. }
+        | Command::SchemaDelete { .. } => Some(Permission::Write),
+        Command::Stats | Command::RotateKey => Some(Permission::Admin),
+        Command::SchemaGet { .. } | Command::SchemaList | Command::Ping => None,
+    }
+}
+
+fn check_names(command: &Command<'_>) -> Result<(), Failure> {
+    match command {
+        Command::Get { schema, key } | Command::Put { schema, key, .. } | Command::Delete { schema, key, .. } => {
+            check_schema_id(schema)?;
+            check_entity_key(key)
+        }
+        Command::MultiGet { schema, keys } => {
+            check_schema_id(schema)?;
+            check_count(keys.len())?;
+            keys.iter().try_for_each(|key| check_entity_key(key))
+        }
+        Command::MultiPut { schema, items } => {
+            check_schema_id(schema)?;
+            check_count(items.len())?;
+            items.iter().try_for_each(|item| {
+                check_entity_key(&item.key).map_err(|failure| Failure { key: Some(item.key.to_string()), ..failure })
+            })
+        }
+        Command::List { schema, prefix, after, .. } => {
+            check_schema_id(schema)?;
+            let longest = prefix.len().max(after.as_ref().map_or(0, |after| after.len()));
+            if longest > ENTITY_KEY_BYTES_MAX {
+                let message = format!("prefix and after have at most {ENTITY_KEY_BYTES_MAX} bytes, like keys");
+                return Err(Failure::new(ErrorCode::InvalidName, message));
+            }
+            Ok(())
+        }
+        Command::SchemaGet { id } | Command::SchemaPut { id, .. } | Command::SchemaDelete { id } => check_schema_id(id),
+        Command::Schemas | Command::SchemaList | Command::Stats | Command::Ping | Command::RotateKey => Ok(()),
+    }
+}
+
+fn check_count(keys: usize) -> Result<(), Failure> {
+    if keys <= MULTI_KEYS_MAX {
+        return Ok(());
+    }
+    let message = format!("{keys} keys in one request; at most {MULTI_KEYS_MAX} are taken: send several requests");
+    Err(Failure::new(ErrorCode::TooLarge, message))
+}
