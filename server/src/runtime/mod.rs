@@ -7,3 +7,4 @@ pub mod buffer;
 pub mod net;
 pub mod platform;
 pub mod signal;
+pub mod sim;
