@@ -9,6 +9,8 @@ mod commit;
 mod fatal;
 mod pending;
 mod read;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use crate::cache::{Cache, CacheOptions};
