@@ -300,18 +300,76 @@ pub fn check_entity_key(key: &str) -> Result<(), Failure> {
 }
 
 fn check_name(what: &str, name: &str, bytes_max: usize) -> Result<(), Failure> {
+    if !name.is_empty() && name.len() <= bytes_max && is_plain(name.as_bytes()) {
+        return Ok(());
+    }
     let problem = if name.is_empty() {
         "is empty".to_owned()
     } else if name.len() > bytes_max {
         format!("has {} bytes, at most {bytes_max} are allowed", name.len())
-    } else if name.bytes().any(|byte| byte < 0x20 || byte == 0x7f) || name.chars().any(char::is_control) {
-        "holds a control character".to_owned()
     } else if name.contains(['/', '\\']) {
         "holds a slash or backslash".to_owned()
     } else if name.contains("..") {
         "holds '..'".to_owned()
     } else {
-        return Ok(());
+        "holds a control character".to_owned()
     };
     Err(Failure::new(ErrorCode::InvalidName, format!("the {what} {problem}; choose another name")))
+}
+
+/// One pass over a name: no control character (C0, DEL, or C1 as UTF-8 encodes it), no slash, no backslash, no `..`.
+fn is_plain(name: &[u8]) -> bool {
+    let mut previous = 0;
+    for &byte in name {
+        let c1_control = previous == 0xc2 && byte < 0xa0;
+        let refused = byte < 0x20 || matches!(byte, 0x7f | b'/' | b'\\') || c1_control;
+        if refused || (previous == b'.' && byte == b'.') {
+            return false;
+        }
+        previous = byte;
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_refused_for_the_reason_that_holds() {
+        for name in ["a", "å.b", "a.b.c", "日本", " ", "\u{a0}", "~", &"k".repeat(512)] {
+            assert!(check_entity_key(name).is_ok(), "{name}");
+        }
+        let cases = [
+            ("", "empty"),
+            ("a/b", "slash"),
+            ("a\\b", "slash"),
+            ("..", "'..'"),
+            ("a..b", "'..'"),
+            ("a\nb", "control"),
+            ("a\u{7f}", "control"),
+            ("a\u{85}b", "control"),
+            (&"k".repeat(513), "513 bytes"),
+        ];
+        for (name, reason) in cases {
+            let failure = check_entity_key(name).unwrap_err();
+            assert_eq!(failure.code, ErrorCode::InvalidName);
+            assert!(failure.message.contains(reason), "{name:?}: {}", failure.message);
+        }
+    }
+
+    #[test]
+    fn a_document_knows_its_entity_and_keeps_the_bytes() {
+        let entity = EntityRef { schema: "users", key: "7" };
+        let document = Document::new(entity, b"{\"a\": 1}");
+        assert_eq!((document.entity(), document.body()), (entity, &b"{\"a\": 1}"[..]));
+        assert!(document.is_of(entity));
+        for (schema, key) in [("users", "8"), ("user", "s7"), ("users7", ""), ("", "users7")] {
+            assert!(!document.is_of(EntityRef { schema, key }), "{schema} {key}");
+        }
+        let detached = document.detach();
+        assert_eq!(detached.body(), document.body());
+        assert!(!Arc::ptr_eq(detached.shared().0, document.shared().0));
+        assert_eq!(format!("{document:?}"), "Document(8 bytes)");
+    }
 }
