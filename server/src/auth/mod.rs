@@ -46,6 +46,11 @@ impl Principal {
         Self { name: "admin".into(), read: true, write: true, admin: true }
     }
 
+    /// A caller without a credential: holds no permission, for what the route table opens to everyone.
+    pub fn anonymous() -> Self {
+        Self { name: "anonymous".into(), read: false, write: false, admin: false }
+    }
+
     /// Whether it holds the permission; admin includes all.
     pub fn may(&self, permission: Permission) -> bool {
         self.admin

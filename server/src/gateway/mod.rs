@@ -1,3 +1,5 @@
 //! Protocol skins over one dispatch path.
 
 pub mod api;
+pub mod http;
+pub mod ui;
