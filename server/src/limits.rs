@@ -76,6 +76,15 @@ pub const VIOLATIONS_MAX: usize = 32;
 pub const HELLO_TIMEOUT_MS: u64 = 10_000;
 /// A request that has begun must have arrived by then.
 pub const REQUEST_TIMEOUT_MS: u64 = 30_000;
+/// Longest HTTP request head, start line included.
+pub const HTTP_HEAD_BYTES_MAX: usize = 16 << 10;
+/// A request body nobody wants is read and dropped up to this size, to keep the connection; beyond, it is closed.
+pub const HTTP_DISCARD_BYTES_MAX: usize = 64 << 10;
+/// A connection closed while its peer still sends is drained this long, so that the peer can read the last reply.
+pub const HTTP_LINGER_MS: u64 = 2_000;
+/// What is drained in that time at most.
+pub const HTTP_LINGER_BYTES_MAX: usize = 16 << 20;
+
 /// A connection without traffic is closed after this.
 pub const IDLE_TIMEOUT_MS: u64 = 600_000;
 /// Output must make progress within this.

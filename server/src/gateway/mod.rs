@@ -4,3 +4,5 @@
 pub mod api;
 pub mod dispatch;
 pub mod health;
+pub mod http;
+pub mod ui;

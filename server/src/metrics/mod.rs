@@ -3,6 +3,13 @@
 //! Each shard's figures have one writer, its own thread, so an increment is a plain load and store; any thread may
 //! read them. Nothing here knows what it counts for.
 
+mod catalogue;
+mod process;
+pub mod render;
+mod stats;
+
+pub use stats::stats_json;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -124,6 +131,26 @@ pub struct ShardMetrics {
     pub request_ns: Histogram,
     pub http: HttpMetrics,
 }
+
+/// What `ShardMetrics::wire_requests` counts, by index: the wire's requests in the order of `command::Command`.
+pub const WIRE_OPERATIONS: [&str; 16] = [
+    "get",
+    "put",
+    "delete",
+    "multi_get",
+    "multi_put",
+    "list",
+    "schemas",
+    "schema_get",
+    "schema_put",
+    "schema_delete",
+    "schema_list",
+    "stats",
+    "ping",
+    "rotate_key",
+    "hello",
+    "other",
+];
 
 /// Routes that `/metrics` tells apart.
 pub const HTTP_ROUTES: [&str; 16] = [
