@@ -120,6 +120,16 @@ impl Keyring {
         self.next()
     }
 
+    /// Every secret in it, for tests that look for them where they must not be.
+    #[cfg(test)]
+    pub(crate) fn secrets_in_hex(&self) -> Vec<String> {
+        self.keys()
+            .map(|key| &key.secret)
+            .chain([&self.store_key.secret])
+            .map(|key| hex::encode(key.expose()))
+            .collect()
+    }
+
     fn next(&self) -> Self {
         // One change a nanosecond would take five centuries to get there.
         let generation = self.generation.checked_add(1).expect("a generation below 2^64");
