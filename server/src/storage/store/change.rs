@@ -1,0 +1,134 @@
+//! Changes of an open store: keys, generation, completion. One at a time, each durable before it is seen.
+//!
+//! After a failed or abandoned change it is not known what the disk holds, so that a second one could give two
+//! keyrings the same generation: all further changes are refused until a restart has read the disk.
+
+use super::descriptor::Descriptor;
+use super::open::{write_descriptor, write_keyring};
+use super::{State, Store, StoreError};
+use crate::crypto::keyring::{DATA_KEYS_MAX, DataKey, DataKeyId, DataKeyState, Keyring};
+use crate::limits::SHARDS_MAX;
+use crate::runtime::platform::{Clock, Disk, Platform};
+use std::sync::Arc;
+
+/// Whether the store may be changed.
+pub(super) enum Change {
+    None,
+    UnderWay,
+    Failed(String),
+}
+
+impl Store {
+    /// Makes a new active data key, durably. The caller then has every shard adopt the keyring that is returned.
+    pub async fn rotate_data_key<P: Platform>(&self, platform: &P) -> Result<Arc<Keyring>, StoreError> {
+        let (keyring, _) = self.begin()?;
+        if keyring.keys().count() >= DATA_KEYS_MAX {
+            self.state().change = Change::None;
+            return Err(StoreError::KeyringFull);
+        }
+        self.replace_keyring(platform, keyring.rotate(platform.entropy(), platform.clock().unix_ms())).await
+    }
+
+    /// Drops the retiring keys that are not in `in_use`, durably; returns the keyring there is afterwards. `in_use` is
+    /// what every shard and the credentials still name, asked for after all of them adopted the current keyring.
+    pub async fn drop_keys_not_in<P: Platform>(
+        &self,
+        platform: &P,
+        in_use: &[DataKeyId],
+    ) -> Result<Arc<Keyring>, StoreError> {
+        let (keyring, _) = self.begin()?;
+        let unused = |key: &&DataKey| key.state() == DataKeyState::Retiring && !in_use.contains(&key.id());
+        let drop: Vec<DataKeyId> = keyring.keys().filter(unused).map(DataKey::id).collect();
+        if drop.is_empty() {
+            self.state().change = Change::None;
+            return Ok(keyring);
+        }
+        self.replace_keyring(platform, keyring.without(&drop)).await
+    }
+
+    /// Makes another generation of shards the one that counts. All of it must be durable before.
+    pub async fn publish_generation<P: Platform>(
+        &self,
+        platform: &P,
+        shards: u16,
+        generation: u64,
+    ) -> Result<(), StoreError> {
+        if !(1..=SHARDS_MAX).contains(&usize::from(shards)) {
+            return Err(StoreError::ShardCount { given: shards });
+        }
+        let (keyring, descriptor) = self.begin()?;
+        if generation <= descriptor.generation {
+            self.state().change = Change::None;
+            return Err(StoreError::GenerationOrder { current: descriptor.generation, given: generation });
+        }
+        let next = Descriptor { shards, generation, complete: true, ..descriptor };
+        self.replace_descriptor(platform, &keyring, next).await
+    }
+
+    /// Says that every shard has its first files, durably: from now on a missing one is damage. Called before the
+    /// first write is acknowledged; does nothing on a store that is complete.
+    pub async fn complete_creation<P: Platform>(&self, platform: &P) -> Result<(), StoreError> {
+        let (keyring, descriptor) = self.begin()?;
+        if descriptor.complete {
+            self.state().change = Change::None;
+            return Ok(());
+        }
+        self.replace_descriptor(platform, &keyring, Descriptor { complete: true, ..descriptor }).await
+    }
+
+    /// Removes generations that do not count: leftovers of a change of the shard count. Called only once every shard
+    /// of the current one is open. Returns what was removed.
+    pub async fn remove_other_generations<P: Platform>(&self, platform: &P) -> Result<Vec<u64>, StoreError> {
+        let (disk, shards, current) = (platform.disk(), self.layout.shards(), self.generation());
+        let names = disk.read_dir(&shards).await.map_err(StoreError::io("list", &shards))?;
+        let others: Vec<u64> =
+            names.iter().filter_map(|name| name.parse().ok()).filter(|generation| *generation != current).collect();
+        for other in &others {
+            let path = self.layout.generation(*other);
+            disk.remove_dir_all(&path).await.map_err(StoreError::io("remove", &path))?;
+        }
+        if !others.is_empty() {
+            disk.sync_dir(&shards).await.map_err(StoreError::io("sync", &shards))?;
+        }
+        Ok(others)
+    }
+
+    fn begin(&self) -> Result<(Arc<Keyring>, Descriptor), StoreError> {
+        let mut state = self.state();
+        match &state.change {
+            Change::UnderWay => return Err(StoreError::ChangeUnderWay),
+            Change::Failed(reason) => return Err(StoreError::ChangeFailed { reason: reason.clone() }),
+            Change::None => state.change = Change::UnderWay,
+        }
+        Ok((state.keyring.clone(), state.descriptor.clone()))
+    }
+
+    async fn replace_keyring<P: Platform>(&self, platform: &P, next: Keyring) -> Result<Arc<Keyring>, StoreError> {
+        let written = write_keyring(platform, &self.layout, &next, &self.root_key).await;
+        let next = Arc::new(next);
+        self.finish(written, |state| state.keyring = next.clone())?;
+        Ok(next)
+    }
+
+    async fn replace_descriptor<P: Platform>(
+        &self,
+        platform: &P,
+        keyring: &Keyring,
+        next: Descriptor,
+    ) -> Result<(), StoreError> {
+        let written = write_descriptor(platform, &self.layout, &next, keyring).await;
+        self.finish(written, |state| state.descriptor = next)
+    }
+
+    fn finish(&self, written: Result<(), StoreError>, adopt: impl FnOnce(&mut State)) -> Result<(), StoreError> {
+        let mut state = self.state();
+        match &written {
+            Ok(()) => {
+                adopt(&mut state);
+                state.change = Change::None;
+            }
+            Err(error) => state.change = Change::Failed(error.to_string()),
+        }
+        written
+    }
+}

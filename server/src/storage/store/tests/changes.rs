@@ -1,0 +1,166 @@
+//! Rotation, dropping, generations and a new root key, with the disk failing at every change.
+
+use super::*;
+use std::time::Duration;
+
+/// A store under root key 7, open.
+fn open() -> (Directory, Store) {
+    let directory = Directory::established(given(7));
+    let store = directory.open_with(given(7)).unwrap().store;
+    (directory, store)
+}
+
+#[test]
+fn rotation_is_durable_and_keeps_old_keys() {
+    let (directory, store) = open();
+    let before = store.keyring();
+    let after = block_on(store.rotate_data_key(&directory.platform)).unwrap();
+    assert_eq!(after.generation(), before.generation() + 1);
+    assert_ne!(after.active().id(), before.active().id());
+    assert!(after.get(before.active().id()).is_some());
+    assert_eq!(key_ids(&store.keyring()), key_ids(&after));
+    let reopened = directory.open_with(given(7)).unwrap().store.keyring();
+    assert_eq!((key_ids(&reopened), reopened.generation()), (key_ids(&after), after.generation()));
+}
+
+#[test]
+fn only_keys_out_of_use_are_dropped() {
+    let (directory, store) = open();
+    let first = store.keyring().active().id();
+    let second = block_on(store.rotate_data_key(&directory.platform)).unwrap().active().id();
+    let third = block_on(store.rotate_data_key(&directory.platform)).unwrap().active().id();
+    let changes = directory.platform.changes();
+    let kept = block_on(store.drop_keys_not_in(&directory.platform, &[first, second])).unwrap();
+    assert_eq!((kept.generation(), directory.platform.changes()), (3, changes), "nothing to drop, nothing written");
+    let kept = block_on(store.drop_keys_not_in(&directory.platform, &[second])).unwrap();
+    assert_eq!((key_ids(&kept), kept.generation()), (vec![third, second], 4));
+    let kept = block_on(store.drop_keys_not_in(&directory.platform, &[])).unwrap();
+    assert_eq!(key_ids(&kept), [third], "the active key stays");
+    assert_eq!(key_ids(&directory.open_with(given(7)).unwrap().store.keyring()), [third]);
+}
+
+#[test]
+fn a_generation_is_published_in_order_and_the_others_go() {
+    let (directory, store) = open();
+    let publish = |shards, generation| block_on(store.publish_generation(&directory.platform, shards, generation));
+    assert!(matches!(publish(3, 1), Err(StoreError::GenerationOrder { current: 1, given: 1 })));
+    assert!(matches!(publish(0, 2), Err(StoreError::ShardCount { given: 0 })));
+    directory.write("shards/2/0/MANIFEST", "sealed");
+    publish(3, 2).unwrap();
+    assert_eq!((store.shards(), store.generation()), (3, 2));
+    assert_eq!(store.shard_directory(2), directory.file("shards/2/2"));
+    let (id, hash_seed) = (store.id(), store.hash_seed());
+
+    let store = directory.open_with(given(7)).unwrap().store;
+    assert_eq!((store.shards(), store.generation(), store.id(), store.hash_seed()), (3, 2, id, hash_seed));
+    assert_eq!(block_on(store.remove_other_generations(&directory.platform)).unwrap(), [1]);
+    assert!(!directory.file("shards/1").exists() && directory.file("shards/2/0/MANIFEST").exists());
+    assert!(block_on(store.remove_other_generations(&directory.platform)).unwrap().is_empty());
+}
+
+/// The disk holds the old state or the new one, the store in memory never runs ahead of it, and no second change is
+/// made on top of one whose outcome is unknown.
+#[test]
+fn a_change_cut_short_leaves_the_old_state_or_the_new_one() {
+    let mut crashes = 0;
+    for changes in 0.. {
+        let (directory, store) = open();
+        directory.platform.fail_after(changes);
+        let outcome = block_on(store.rotate_data_key(&directory.platform)).map(|keyring| keyring.generation());
+        directory.platform.fail_after(u64::MAX);
+        let on_disk = directory.open_with(given(7)).unwrap().store.keyring();
+        assert!([1, 2].contains(&on_disk.generation()));
+        if let Ok(generation) = outcome {
+            assert_eq!((generation, on_disk.generation()), (2, 2));
+            break;
+        }
+        crashes += 1;
+        assert_eq!(store.keyring().generation(), 1);
+        let refusal = block_on(store.rotate_data_key(&directory.platform)).unwrap_err();
+        assert!(matches!(refusal, StoreError::ChangeFailed { .. }), "{refusal}");
+        assert!(refusal.to_string().contains("the disk is gone"), "{refusal}");
+        assert!(block_on(store.publish_generation(&directory.platform, 3, 2)).is_err());
+    }
+    assert!(crashes > 4, "only {crashes} changes of the disk were cut");
+}
+
+#[test]
+fn an_abandoned_change_stops_all_further_ones() {
+    let (directory, store) = open();
+    store.state().change = Change::UnderWay;
+    let refusal = block_on(store.rotate_data_key(&directory.platform)).unwrap_err();
+    assert!(matches!(refusal, StoreError::ChangeUnderWay), "{refusal}");
+}
+
+#[test]
+fn a_new_root_key_rewrites_only_the_keyring() {
+    let (directory, store) = open();
+    let keyring = block_on(store.rotate_data_key(&directory.platform)).unwrap();
+    drop(store);
+    let description = directory.read("store.json");
+    let lock = DirectoryLock::acquire(&directory.path(), Duration::ZERO).unwrap();
+    let done = block_on(rewrap(&directory.platform, &lock, given(7), &root(8))).unwrap();
+    assert_eq!((done.old, done.new, done.data_keys), (root(7).id(), root(8).id(), 2));
+    assert_eq!(directory.read("store.json"), description);
+    assert!(matches!(directory.open_with(given(7)), Err(StoreError::WrongRootKey { .. })));
+    let reopened = directory.open_with(given(8)).unwrap().store.keyring();
+    assert_eq!((key_ids(&reopened), reopened.generation()), (key_ids(&keyring), keyring.generation() + 1));
+}
+
+#[test]
+fn a_new_root_key_replaces_the_one_in_the_directory() {
+    let directory = Directory::established(RootKeyInput::None);
+    let lock = DirectoryLock::acquire(&directory.path(), Duration::ZERO).unwrap();
+    let done = block_on(rewrap(&directory.platform, &lock, RootKeyInput::None, &root(8))).unwrap();
+    assert!(done.warnings[0].contains("master.key no longer opens"), "{:?}", done.warnings);
+    assert!(matches!(directory.refusal(), StoreError::WrongRootKey { expected, .. } if expected == root(8).id()));
+}
+
+#[test]
+fn a_rewrap_is_refused_as_a_start_would_be() {
+    let empty = Directory::new();
+    let lock = DirectoryLock::acquire(&empty.path(), Duration::ZERO).unwrap();
+    let refusal = block_on(rewrap(&empty.platform, &lock, given(7), &root(8))).unwrap_err();
+    assert!(matches!(refusal, StoreError::NoStore { .. }), "{refusal}");
+
+    let (directory, _) = open();
+    let lock = DirectoryLock::acquire(&directory.path(), Duration::ZERO).unwrap();
+    let again = |old, new| block_on(rewrap(&directory.platform, &lock, given(old), &root(new))).unwrap_err();
+    assert!(matches!(again(8, 9), StoreError::WrongRootKey { .. }));
+    assert!(matches!(again(7, 7), StoreError::SameRootKey { .. }));
+}
+
+#[test]
+fn a_rewrap_cut_short_leaves_one_key_that_opens() {
+    for changes in 0.. {
+        let (directory, _) = open();
+        let lock = DirectoryLock::acquire(&directory.path(), Duration::ZERO).unwrap();
+        directory.platform.fail_after(changes);
+        let outcome = block_on(rewrap(&directory.platform, &lock, given(7), &root(8)));
+        directory.platform.fail_after(u64::MAX);
+        let (old, new) = (directory.open_with(given(7)), directory.open_with(given(8)));
+        assert!(old.is_ok() != new.is_ok(), "after {changes} changes");
+        if outcome.is_ok() {
+            assert!(new.is_ok());
+            break;
+        }
+    }
+}
+
+#[test]
+fn no_key_lies_in_any_file_but_the_root_key_in_its_own() {
+    let directory = Directory::established(RootKeyInput::None);
+    let root_key = String::from_utf8(directory.read("master.key")).unwrap();
+    let store = directory.open().unwrap().store;
+    block_on(store.rotate_data_key(&directory.platform)).unwrap();
+    let opened = format!("{:?}", directory.open().unwrap());
+    for name in ["store.json", "keyring.json"] {
+        let text = String::from_utf8(directory.read(name)).unwrap();
+        for secret in store.keyring().secrets_in_hex().iter().map(String::as_str).chain([root_key.trim()]) {
+            assert_eq!(secret.len(), 64);
+            for shown in [&text, &opened] {
+                assert!(!shown.contains(secret) && !shown.contains(&secret[..16]), "a key shows in {name}");
+            }
+        }
+    }
+}
