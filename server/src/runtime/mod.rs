@@ -6,3 +6,4 @@
 pub mod buffer;
 pub mod net;
 pub mod platform;
+pub mod publish;
