@@ -8,3 +8,4 @@ pub mod net;
 pub mod platform;
 pub mod signal;
 pub mod sim;
+pub mod publish;
