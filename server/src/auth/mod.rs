@@ -47,7 +47,6 @@ impl Principal {
     }
 
     /// Somebody without a credential: may use only what needs no permission.
-    /// A caller without a credential: holds no permission, for what the route table opens to everyone.
     pub fn anonymous() -> Self {
         Self { name: "anonymous".into(), read: false, write: false, admin: false }
     }

@@ -33,8 +33,9 @@ impl<P: Platform, S: Storage, B: Doorbell> Dispatch<P, S, B> {
         let templates = &self.parts.templates;
         match command {
             Command::SchemaGet { id } => match templates.get(&self.parts.platform, &id).await {
-                Some(text) => Outcome::Template(text),
-                None => no_template(&id),
+                Ok(Some(text)) => Outcome::Template(text),
+                Ok(None) => no_template(&id),
+                Err(failure) => failure.into(),
             },
             Command::SchemaList => Outcome::Templates(templates.ids()),
             command if self.parts.shard != ADMIN_SHARD => self.execute_on(ADMIN_SHARD, command).await,
@@ -43,8 +44,7 @@ impl<P: Platform, S: Storage, B: Doorbell> Dispatch<P, S, B> {
                 Err(failure) => failure.into(),
             },
             Command::SchemaDelete { id } => match templates.delete(&self.parts.platform, &id).await {
-                Ok(true) => self.everywhere_refreshed(Outcome::TemplateChanged { created: false }).await,
-                Ok(false) => no_template(&id),
+                Ok(()) => self.everywhere_refreshed(Outcome::TemplateChanged { created: false }).await,
                 Err(failure) => failure.into(),
             },
             Command::RotateKey => self.rotate_key().await,
@@ -135,7 +135,7 @@ impl<P: Platform, S: Storage, B: Doorbell> Dispatch<P, S, B> {
 
     pub(super) fn stats(&self) -> String {
         self.parts.engine.publish_gauges();
-        crate::metrics::stats::stats_json(&self.parts.metrics)
+        crate::metrics::stats_json(&self.parts.metrics, serde_json::Value::Null)
     }
 }
 

@@ -22,7 +22,7 @@ use crate::mailbox::{Answer, Errand};
 use crate::metrics::Metrics;
 use crate::routing::Topology;
 use crate::runtime::platform::{Doorbell, Platform, Spawn, TaskClass};
-use crate::schema::templates::{CheckError, ShardTemplates, Templates};
+use crate::schema::{CheckError, ShardTemplates, Templates};
 use crate::storage::Storage;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
