@@ -28,29 +28,6 @@ pub async fn publish<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> io::Result
     disk.sync_dir(parent(path)).await
 }
 
-/// The whole of a file; one of more than `bytes_max` bytes is refused as `InvalidData`.
-pub async fn read_file<D: Disk>(disk: &D, path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
-    let file = disk.open(path, OpenMode::Read, Caching::Buffered).await?;
-    let size = file.size().await?;
-    if size > bytes_max as u64 {
-        let reason = format!("{size} bytes, and at most {bytes_max} are expected");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
-    }
-    let mut content = Vec::with_capacity(size as usize);
-    while (content.len() as u64) < size {
-        let buffer = AlignedBuffer::zeroed(size as usize - content.len());
-        let (read, mut buffer) = file.read_at(content.len() as u64, buffer).await;
-        let read = read?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        content.extend_from_slice(&buffer[..read]);
-        // It may have been a key.
-        buffer.zeroize();
-    }
-    Ok(content)
-}
-
 async fn write_all(file: &impl DiskFile, bytes: &[u8]) -> io::Result<()> {
     let mut written = 0;
     while written < bytes.len() {

@@ -10,6 +10,7 @@ mod error;
 mod layout;
 mod lock;
 mod open;
+mod read;
 mod rewrap;
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ impl Store {
             return Err(StoreError::GenerationOrder { current: descriptor.generation, given: generation });
         }
         let next = Descriptor { shards, generation, complete: true, ..descriptor };
-        self.replace_descriptor(platform, &keyring, next).await
+        self.complete_with(platform, &keyring, next).await
     }
 
     /// Says that every shard has its first files, durably: from now on a missing one is damage. Called before the
@@ -73,7 +73,7 @@ impl Store {
             self.state().change = Change::None;
             return Ok(());
         }
-        self.replace_descriptor(platform, &keyring, Descriptor { complete: true, ..descriptor }).await
+        self.complete_with(platform, &keyring, Descriptor { complete: true, ..descriptor }).await
     }
 
     /// Removes generations that do not count: leftovers of a change of the shard count. Called only once every shard
@@ -110,14 +110,27 @@ impl Store {
         Ok(next)
     }
 
-    async fn replace_descriptor<P: Platform>(
+    /// The names down to the generation are durable before `store.json` insists on them.
+    async fn complete_with<P: Platform>(
         &self,
         platform: &P,
         keyring: &Keyring,
         next: Descriptor,
     ) -> Result<(), StoreError> {
-        let written = write_descriptor(platform, &self.layout, &next, keyring).await;
+        let written = match self.sync_down_to(platform.disk(), next.generation).await {
+            Ok(()) => write_descriptor(platform, &self.layout, &next, keyring).await,
+            error => error,
+        };
         self.finish(written, |state| state.descriptor = next)
+    }
+
+    async fn sync_down_to<D: Disk>(&self, disk: &D, generation: u64) -> Result<(), StoreError> {
+        let directories =
+            [self.layout.generation(generation), self.layout.shards(), self.layout.directory().to_owned()];
+        for directory in directories {
+            disk.sync_dir(&directory).await.map_err(StoreError::io("sync", &directory))?;
+        }
+        Ok(())
     }
 
     fn finish(&self, written: Result<(), StoreError>, adopt: impl FnOnce(&mut State)) -> Result<(), StoreError> {

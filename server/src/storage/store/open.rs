@@ -5,12 +5,13 @@
 //! made only once `store.json` is there, so a directory with shards but without the others has lost them.
 
 use super::descriptor::Descriptor;
+use super::read::read;
 use super::{Layout, Opened, RootKeyInput, Store, StoreError, StoreOptions};
 use crate::crypto::keyring::{KEYRING_FORMAT_VERSION, Keyring, KeyringError};
 use crate::crypto::root_key::{RootKey, RootKeyId, RootKeySource};
 use crate::limits::SHARDS_MAX;
 use crate::runtime::platform::{Clock, Disk, Entropy, Platform};
-use crate::storage::publish::{TEMPORARY_SUFFIX, publish, read_file};
+use crate::storage::publish::{TEMPORARY_SUFFIX, publish};
 use std::io;
 use std::path::Path;
 use zeroize::Zeroizing;
@@ -259,7 +260,7 @@ async fn choose<D: Disk>(
 }
 
 async fn read_master_key<D: Disk>(disk: &D, path: &Path) -> Result<RootKey, StoreError> {
-    let content = Zeroizing::new(read(disk, path, MASTER_KEY_BYTES_MAX).await?);
+    let content = read(disk, path, MASTER_KEY_BYTES_MAX).await?;
     // Bytes that are no text are no key either: the error is the parser's.
     let text = std::str::from_utf8(&content).unwrap_or("");
     Ok(RootKey::parse(text, &path.display().to_string())?)
@@ -322,26 +323,21 @@ async fn remove_temporary_files<D: Disk>(disk: &D, layout: &Layout) -> Result<()
     Ok(())
 }
 
-/// Makes the data directory's own name durable. Its parent must be synced; those above it may have been made just now
-/// too, but may also be closed to this user, so they are only tried.
+/// Makes the data directory's own name durable. Its parent must be synced where it can be; those above it may have
+/// been made just now too, but may also be closed to this user, so they are only tried.
 async fn sync_ancestors<D: Disk>(disk: &D, directory: &Path) -> Result<(), StoreError> {
     for (distance, ancestor) in directory.ancestors().skip(1).enumerate() {
         let ancestor = if ancestor.as_os_str().is_empty() { Path::new(".") } else { ancestor };
         match disk.sync_dir(ancestor).await {
-            Err(error) if distance == 0 && error.kind() != io::ErrorKind::PermissionDenied => {
-                return Err(StoreError::io("sync", ancestor)(error));
-            }
-            _ => {}
+            Ok(()) => {}
+            Err(error) => match error.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound => {}
+                _ if distance > 0 => {}
+                _ => return Err(StoreError::io("sync", ancestor)(error)),
+            },
         }
     }
     Ok(())
-}
-
-async fn read<D: Disk>(disk: &D, path: &Path, bytes_max: usize) -> Result<Vec<u8>, StoreError> {
-    read_file(disk, path, bytes_max).await.map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidData => StoreError::Damaged { path: path.to_owned(), reason: error.to_string() },
-        _ => StoreError::io("read", path)(error),
-    })
 }
 
 fn keyring_error(path: &Path, origin: &str, error: KeyringError) -> StoreError {

@@ -58,6 +58,14 @@ fn a_generation_is_published_in_order_and_the_others_go() {
     assert!(block_on(store.remove_other_generations(&directory.platform)).unwrap().is_empty());
 }
 
+#[test]
+fn a_generation_that_is_not_there_is_not_published() {
+    let (directory, store) = open();
+    let refusal = block_on(store.publish_generation(&directory.platform, 3, 2)).unwrap_err();
+    assert!(refusal.to_string().contains("shards/2"), "{refusal}");
+    assert_eq!(directory.open_with(given(7)).unwrap().store.generation(), 1);
+}
+
 /// The disk holds the old state or the new one, the store in memory never runs ahead of it, and no second change is
 /// made on top of one whose outcome is unknown.
 #[test]
