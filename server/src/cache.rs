@@ -301,9 +301,7 @@ fn hash_in(slab: &[Slot], index: u32) -> u64 {
 /// What holding a document takes: its allocation, its place in the slab and its share of the table.
 fn cost_bytes(document: &Document) -> usize {
     let (bytes, _) = document.shared();
-    (bytes.len() + SHARED_HEADER_BYTES).next_multiple_of(ALLOCATION_STEP_BYTES)
-        + size_of::<Slot>()
-        + TABLE_SHARE_BYTES
+    (bytes.len() + SHARED_HEADER_BYTES).next_multiple_of(ALLOCATION_STEP_BYTES) + size_of::<Slot>() + TABLE_SHARE_BYTES
 }
 
 #[cfg(test)]

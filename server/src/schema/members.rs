@@ -16,6 +16,7 @@ pub struct Members {
     /// Positions of the names of all wide objects, sorted by name within each.
     names: Vec<u32>,
     wide: Vec<WideObject>,
+    containers: usize,
 }
 
 struct WideObject {
@@ -31,19 +32,28 @@ impl Members {
     pub fn index(&mut self, nodes: &[Node<'_>]) -> bool {
         self.names.clear();
         self.wide.clear();
+        self.containers = 0;
         let mut repeats = false;
         for (position, node) in nodes.iter().enumerate() {
-            if let Node::Object { len, .. } = *node
-                && len > 1
-            {
-                repeats |= if len > NARROW_MEMBERS_MAX {
-                    self.index_wide(nodes, position, len)
-                } else {
-                    repeats_narrow(nodes, position, len)
-                };
+            match *node {
+                Node::Object { len, .. } if len > NARROW_MEMBERS_MAX => {
+                    self.containers += 1;
+                    repeats |= self.index_wide(nodes, position, len);
+                }
+                Node::Object { len, .. } => {
+                    self.containers += 1;
+                    repeats |= repeats_narrow(nodes, position, len);
+                }
+                Node::Array { .. } => self.containers += 1,
+                Node::String(_) | Node::Static(_) => {}
             }
         }
         repeats
+    }
+
+    /// Objects and arrays in the document.
+    pub fn containers(&self) -> usize {
+        self.containers
     }
 
     /// Position of the value of a member of a wide object.
@@ -84,6 +94,22 @@ pub fn name_positions(nodes: &[Node<'_>], object: usize, len: usize) -> impl Ite
     })
 }
 
+/// How deeply the nodes of a document are nested: 0 for a scalar.
+pub fn depth(nodes: &[Node<'_>]) -> usize {
+    let mut ends = Vec::new();
+    let mut deepest = 0;
+    for (position, node) in nodes.iter().enumerate() {
+        while ends.last().is_some_and(|end| *end <= position) {
+            ends.pop();
+        }
+        if matches!(node, Node::Object { .. } | Node::Array { .. }) {
+            ends.push(after(nodes, position));
+            deepest = deepest.max(ends.len());
+        }
+    }
+    deepest
+}
+
 /// Position of what follows a value.
 #[inline]
 pub fn after(nodes: &[Node<'_>], position: usize) -> usize {
@@ -108,7 +134,8 @@ fn repeats_narrow(nodes: &[Node<'_>], object: usize, len: usize) -> bool {
     for (count, position) in name_positions(nodes, object, len).enumerate() {
         let name = name_at(nodes, position);
         let bytes = name.as_bytes();
-        let edges = usize::from(bytes.first().copied().unwrap_or(0)) * 5 + usize::from(bytes.last().copied().unwrap_or(0));
+        let edges =
+            usize::from(bytes.first().copied().unwrap_or(0)) * 5 + usize::from(bytes.last().copied().unwrap_or(0));
         let bit = 1u64 << ((bytes.len() * 11 + edges) % 64);
         if seen & bit != 0 && name_positions(nodes, object, count).any(|earlier| name_at(nodes, earlier) == name) {
             return true;
@@ -166,6 +193,14 @@ mod tests {
             let members: Vec<String> = (0..width).map(|number| format!(r#""k{number}":[{number}]"#)).collect();
             assert!(!repeats(&format!("{{{}}}", members.join(","))));
             assert!(repeats(&format!(r#"{{{},"k7":0}}"#, members.join(","))));
+        }
+    }
+
+    #[test]
+    fn depth_counts_nested_containers_only() {
+        for (document, expected) in [("1", 0), ("[]", 1), (r#"[1,{"a":[]},[2]]"#, 3), (r#"{"a":{},"b":{"c":1}}"#, 2)] {
+            let parsed = exact::parse(document.as_bytes()).expect("it is JSON");
+            assert_eq!(depth(&parsed.nodes()), expected, "{document}");
         }
     }
 

@@ -39,3 +39,16 @@ pub fn options(count: usize) -> PatternOptions<Regex> {
     let bytes = (PATTERNS_BYTES_MAX / count.max(1)).clamp(PATTERN_BYTES_MIN, PATTERN_BYTES_MAX);
     PatternOptions::regex().size_limit(bytes).dfa_size_limit(bytes)
 }
+
+/// Why a pattern was refused, as far as it can be told from its text.
+pub fn why_refused(pattern: &Value) -> String {
+    let text = pattern.as_str().unwrap_or_default();
+    let reason = if ["(?=", "(?!", "(?<=", "(?<!"].iter().any(|look_around| text.contains(look_around)) {
+        "look-around is not supported, since its matching time has no bound"
+    } else if text.as_bytes().windows(2).any(|pair| pair[0] == b'\\' && matches!(pair[1], b'1'..=b'9' | b'k')) {
+        "backreferences are not supported, since their matching time has no bound"
+    } else {
+        "it is not a regular expression, or too large when compiled"
+    };
+    format!("the pattern {pattern} cannot be used: {reason}")
+}

@@ -276,11 +276,7 @@ impl<'a> Object<'a, Tape> for Fields<'a> {
         self.place.fields()
     }
 
-    fn try_for_each_name_node<B>(
-        &self,
-        _: &mut (),
-        mut f: impl FnMut(Place<'_>) -> ControlFlow<B>,
-    ) -> ControlFlow<B> {
+    fn try_for_each_name_node<B>(&self, _: &mut (), mut f: impl FnMut(Place<'_>) -> ControlFlow<B>) -> ControlFlow<B> {
         let Parsed { nodes, .. } = self.place.document;
         super::members::name_positions(nodes, self.place.position, self.len)
             .try_for_each(|position| f(self.place.at(position)))

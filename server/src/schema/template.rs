@@ -4,12 +4,14 @@
 //! to other documents, patterns with look-around or backreferences, patterns too large or too many.
 
 use super::json::{Node, exact};
-use super::members::{Members, without_repeats};
+use super::members::{Members, depth, without_repeats};
+use super::patterns;
+use super::shape::{self, Shape};
 use super::tape::{Parsed, Tape};
 use super::violations::{cut, refusal};
-use super::patterns;
 use crate::command::{ErrorCode, Failure};
 use crate::limits::TEMPLATE_BYTES_MAX;
+use jsonschema::error::ValidationErrorKind;
 use jsonschema::{Draft, ValidationError, Validator};
 use serde_json::Value;
 
@@ -25,6 +27,12 @@ pub enum TemplateError {
     /// It holds more patterns than a template may.
     #[error("it holds {0} patterns, at most {max} are allowed", max = patterns::PATTERNS_MAX)]
     TooManyPatterns(usize),
+    /// Its references come back to where they began without looking into the value.
+    #[error("its references form a loop that never looks into the value")]
+    Endless,
+    /// One value would be looked at too often.
+    #[error("its references and combinations apply {0} schemas to one value, at most {WORK_MAX} are allowed")]
+    TooMuchWork(u64),
     /// It is JSON, but no schema that can be compiled.
     #[error("at '{pointer}': {reason}")]
     Invalid {
@@ -49,30 +57,18 @@ impl From<TemplateError> for Failure {
 pub struct Template {
     text: Vec<u8>,
     validator: Validator<Tape>,
-    /// How many JSON values the text has.
-    weight: usize,
+    shape: Shape,
 }
 
 impl Template {
-    /// Compiles a text.
+    /// Compiles a text. Takes milliseconds for a large one, on a thread with a stack to match.
     pub fn compile(text: &[u8]) -> Result<Self, TemplateError> {
         if text.len() > TEMPLATE_BYTES_MAX {
             return Err(TemplateError::TooLarge(text.len()));
         }
         exact::check(text).map_err(|malformed| TemplateError::Malformed(malformed.to_string()))?;
-        let schema: Value =
-            serde_json::from_slice(text).map_err(|error| TemplateError::Malformed(error.to_string()))?;
-        let patterns = patterns::count(&schema);
-        if patterns > patterns::PATTERNS_MAX {
-            return Err(TemplateError::TooManyPatterns(patterns));
-        }
-        let mut options =
-            jsonschema::options_for::<Tape>().offline().with_pattern_options(patterns::options(patterns));
-        if schema.get("$schema").is_none() {
-            options = options.with_draft(Draft::Draft7);
-        }
-        let validator = options.build(&schema).map_err(|error| invalid(&error))?;
-        Ok(Self { text: text.to_vec(), validator, weight: weight(&schema) })
+        let unusable = |_| TemplateError::Malformed("it could not be compiled; simplify it".to_owned());
+        on_stack(COMPILE_STACK_BYTES, || compile_checked(text)).map_err(unusable)?
     }
 
     /// The text as stored.
@@ -91,11 +87,69 @@ impl Template {
     }
 
     fn check_indexed(&self, document: &Parsed<'_>) -> Result<(), Failure> {
+        // The number of containers is a quick upper bound of the depth.
+        if (document.members.containers() + 1).saturating_mul(self.shape.chain) <= INLINE_HOPS_MAX {
+            return self.judge(document);
+        }
+        let hops = (depth(document.nodes) + 1).saturating_mul(self.shape.chain);
+        if hops <= INLINE_HOPS_MAX {
+            return self.judge(document);
+        }
+        if hops > HOPS_MAX {
+            return Err(Failure::new(ErrorCode::InvalidJson, "the document is nested too deeply for its schema"));
+        }
+        let unavailable =
+            |_| Failure::new(ErrorCode::Overloaded, "no memory to validate so deep a document; try again later");
+        on_stack(hops * HOP_STACK_BYTES + BASE_STACK_BYTES, || self.judge(document)).map_err(unavailable)?
+    }
+
+    fn judge(&self, document: &Parsed<'_>) -> Result<(), Failure> {
         if self.validator.is_valid(document.root()) {
             return Ok(());
         }
-        Err(refusal(&self.validator, self.weight, document))
+        Err(refusal(&self.validator, self.shape, document, depth(document.nodes)))
     }
+}
+
+/// Stack that one schema on the way into a document may take, also without optimisation.
+const HOP_STACK_BYTES: usize = 4 << 10;
+/// What a validation needs beside.
+const BASE_STACK_BYTES: usize = 256 << 10;
+/// So many schemas deep, a validation runs on the caller's stack.
+const INLINE_HOPS_MAX: usize = 128;
+/// Deeper than this, a document is refused.
+const HOPS_MAX: usize = 1 << 16;
+/// Stack for surveying and compiling the largest template.
+const COMPILE_STACK_BYTES: usize = 128 << 20;
+/// Schemas that a template may apply to one value.
+const WORK_MAX: u64 = 1 << 14;
+
+/// Runs a recursion that is deep but bounded on a stack of its own; only the pages it touches become memory. An error
+/// when there is no thread to be had or the recursion panicked.
+fn on_stack<T: Send>(stack_bytes: usize, run: impl FnOnce() -> T + Send) -> Result<T, ()> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(stack_bytes).spawn_scoped(scope, run);
+        thread.map_err(|_| ())?.join().map_err(|_| ())
+    })
+}
+
+fn compile_checked(text: &[u8]) -> Result<Template, TemplateError> {
+    let malformed = |error: serde_json::Error| TemplateError::Malformed(error.to_string());
+    let schema: Value = serde_json::from_slice(text).map_err(malformed)?;
+    let patterns = patterns::count(&schema);
+    if patterns > patterns::PATTERNS_MAX {
+        return Err(TemplateError::TooManyPatterns(patterns));
+    }
+    let shape = shape::of(&schema).map_err(|shape::Endless| TemplateError::Endless)?;
+    if shape.work > WORK_MAX {
+        return Err(TemplateError::TooMuchWork(shape.work));
+    }
+    let mut options = jsonschema::options_for::<Tape>().offline().with_pattern_options(patterns::options(patterns));
+    if schema.get("$schema").is_none() {
+        options = options.with_draft(Draft::Draft7);
+    }
+    let validator = options.build(&schema).map_err(|error| invalid(&error))?;
+    Ok(Template { text: text.to_vec(), validator, shape })
 }
 
 impl std::fmt::Debug for Template {
@@ -105,18 +159,11 @@ impl std::fmt::Debug for Template {
 }
 
 fn invalid(error: &ValidationError<'_>) -> TemplateError {
-    TemplateError::Invalid {
-        pointer: cut(error.instance_path().as_str().to_owned()),
-        reason: cut(error.to_string()),
-    }
-}
-
-fn weight(value: &Value) -> usize {
-    match value {
-        Value::Array(items) => 1 + items.iter().map(weight).sum::<usize>(),
-        Value::Object(members) => 1 + members.values().map(weight).sum::<usize>(),
-        _ => 1,
-    }
+    let reason = match error.kind() {
+        ValidationErrorKind::Format { format } if format == "regex" => patterns::why_refused(error.instance()),
+        _ => error.to_string(),
+    };
+    TemplateError::Invalid { pointer: cut(error.instance_path().as_str().to_owned()), reason: cut(reason) }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Words come from the schema and from the pointer, never from the document's values; the instance that an error
 //! carries is null to begin with (see `tape`). Lists and texts are bounded.
 
+use super::shape::Shape;
 use super::tape::{Parsed, Tape};
 use crate::command::{ErrorCode, Failure, Violation};
 use crate::limits::VIOLATIONS_MAX;
@@ -10,16 +11,15 @@ use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
 use jsonschema::{ValidationError, Validator};
 use serde_json::Value;
 
-/// Schema values times document values, at the most, for a listing: what may have to be held at once.
-const LISTING_WORK_MAX: usize = 1 << 20;
+/// Errors that may have to be held at once for a listing, at the most.
+const LISTING_WORK_MAX: u64 = 1 << 20;
 /// A pointer or a schema's text is cut after this.
 const TEXT_BYTES_MAX: usize = 512;
 
-/// The refusal of a document that is not valid. `weight` is how many values the schema's text has.
-pub fn refusal(validator: &Validator<Tape>, weight: usize, document: &Parsed<'_>) -> Failure {
+/// The refusal of a document that is not valid; `depth` is how deeply it is nested.
+pub fn refusal(validator: &Validator<Tape>, shape: Shape, document: &Parsed<'_>, depth: usize) -> Failure {
     let mut violations = Vec::new();
-    let listed = document.nodes.len().saturating_mul(weight) <= LISTING_WORK_MAX;
-    if listed {
+    if listing_work(shape, document.nodes.len(), depth) <= LISTING_WORK_MAX {
         for error in validator.iter_errors(document.root()) {
             describe(&error, &mut violations);
             if violations.len() >= VIOLATIONS_MAX {
@@ -43,10 +43,17 @@ pub fn refusal(validator: &Validator<Tape>, weight: usize, document: &Parsed<'_>
     failure
 }
 
+/// How many errors a listing might collect, since it looks at a value once for each way that leads to it.
+fn listing_work(shape: Shape, nodes: usize, depth: usize) -> u64 {
+    let ways = shape.spread.max(1).saturating_pow(depth as u32);
+    ways.saturating_mul(shape.work).saturating_mul(nodes as u64)
+}
+
 /// Cuts a text on a character boundary.
 pub fn cut(mut text: String) -> String {
     if text.len() > TEXT_BYTES_MAX {
-        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        let end = (0..=TEXT_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
         text.push('…');
     }
     text
@@ -117,9 +124,7 @@ fn detail(kind: &Kind) -> String {
 fn type_text(kind: &TypeKind) -> String {
     match kind {
         TypeKind::Single(only) => only.to_string(),
-        TypeKind::Multiple(several) => {
-            several.iter().map(|each| each.to_string()).collect::<Vec<_>>().join(" or ")
-        }
+        TypeKind::Multiple(several) => several.iter().map(|each| each.to_string()).collect::<Vec<_>>().join(" or "),
     }
 }
 

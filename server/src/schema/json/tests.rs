@@ -55,12 +55,41 @@ use simd_json::StaticNode;
 #[test]
 fn accepts_what_the_standard_accepts() {
     for document in [
-        "{}", "[]", "0", "-0", "-0.0", "1e1", "1E+2", "0.5e-3", "\"\"", "null", "true", "false", " [1 , 2 ]\r\n\t ",
-        "123456789012345678901234567890", "-123456789012345678901234567890", "18446744073709551615",
-        "18446744073709551616", "-9223372036854775808", "-9223372036854775809", "1e999", "-1e999", "1e-999",
-        "1e99999999999999999999", r#""\ud83d\ude00""#, r#""\ud800""#, r#""\udc00\ud800""#, r#""\ud800x""#,
-        r#""\ud800\n""#, r#""\uD800\uD800\uDC00""#, r#"{"a":1,"a":2}"#, r#""\u0000""#, "\"\u{7f}\u{85}\u{2028}\"",
-        r#""\/\b\f\n\r\t\"\\""#, r#"{"":0}"#, "[[],{},[{}]]",
+        "{}",
+        "[]",
+        "0",
+        "-0",
+        "-0.0",
+        "1e1",
+        "1E+2",
+        "0.5e-3",
+        "\"\"",
+        "null",
+        "true",
+        "false",
+        " [1 , 2 ]\r\n\t ",
+        "123456789012345678901234567890",
+        "-123456789012345678901234567890",
+        "18446744073709551615",
+        "18446744073709551616",
+        "-9223372036854775808",
+        "-9223372036854775809",
+        "1e999",
+        "-1e999",
+        "1e-999",
+        "1e99999999999999999999",
+        r#""\ud83d\ude00""#,
+        r#""\ud800""#,
+        r#""\udc00\ud800""#,
+        r#""\ud800x""#,
+        r#""\ud800\n""#,
+        r#""\uD800\uD800\uDC00""#,
+        r#"{"a":1,"a":2}"#,
+        r#""\u0000""#,
+        "\"\u{7f}\u{85}\u{2028}\"",
+        r#""\/\b\f\n\r\t\"\\""#,
+        r#"{"":0}"#,
+        "[[],{},[{}]]",
     ] {
         assert!(is_json(document.as_bytes()), "the reference refuses {document}");
         assert!(accepts(document.as_bytes()), "{document}");
@@ -70,17 +99,78 @@ fn accepts_what_the_standard_accepts() {
 #[test]
 fn refuses_what_the_standard_refuses() {
     for document in [
-        "", " ", "\n", "{", "}", "[", "]", "[1,]", "[,1]", "{,}", r#"{"a"}"#, r#"{"a":}"#, r#"{"a":1,}"#, "{1:2}",
-        "01", "-", "+1", "1.", ".5", "1e", "1e+", "0x1", "NaN", "Infinity", "-Infinity", "nul", "nulll", "True",
-        "tru", "[1 2]", "[1}", "{]", "1 2", "{} x", "\"", "\"\\\"", "\"a\nb\"", "\"\t\"", r#""\x""#, r#""\u12""#,
-        r#""\u12g4""#, r#""\uD800\u""#, "'a'", "[1]//", "/**/1", "\u{feff}1", "\u{feff}", "1\u{a0}", "\u{b}1",
-        "1\u{c}", "1\0", "\0", "[\"a\",\n4\n,1,", "{\"a\":\"b\"}#", "--1", "-01", "1e1.5", "[-]", "\u{2028}1",
+        "",
+        " ",
+        "\n",
+        "{",
+        "}",
+        "[",
+        "]",
+        "[1,]",
+        "[,1]",
+        "{,}",
+        r#"{"a"}"#,
+        r#"{"a":}"#,
+        r#"{"a":1,}"#,
+        "{1:2}",
+        "01",
+        "-",
+        "+1",
+        "1.",
+        ".5",
+        "1e",
+        "1e+",
+        "0x1",
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "nul",
+        "nulll",
+        "True",
+        "tru",
+        "[1 2]",
+        "[1}",
+        "{]",
+        "1 2",
+        "{} x",
+        "\"",
+        "\"\\\"",
+        "\"a\nb\"",
+        "\"\t\"",
+        r#""\x""#,
+        r#""\u12""#,
+        r#""\u12g4""#,
+        r#""\uD800\u""#,
+        "'a'",
+        "[1]//",
+        "/**/1",
+        "\u{feff}1",
+        "\u{feff}",
+        "1\u{a0}",
+        "\u{b}1",
+        "1\u{c}",
+        "1\0",
+        "\0",
+        "[\"a\",\n4\n,1,",
+        "{\"a\":\"b\"}#",
+        "--1",
+        "-01",
+        "1e1.5",
+        "[-]",
+        "\u{2028}1",
     ] {
         assert!(!is_json(document.as_bytes()), "the reference accepts {document}");
         assert!(!accepts(document.as_bytes()), "{document}");
     }
-    let broken: [&[u8]; 7] = [b"\"\xff\"", b"\"\xc0\x80\"", b"\"\xed\xa0\x80\"", b"\xff\xfe1\0", b"\"\xe2\x82\"",
-        b"\"\xf4\x90\x80\x80\"", b"[1]\x80"];
+    let broken: [&[u8]; 7] = [
+        b"\"\xff\"",
+        b"\"\xc0\x80\"",
+        b"\"\xed\xa0\x80\"",
+        b"\xff\xfe1\0",
+        b"\"\xe2\x82\"",
+        b"\"\xf4\x90\x80\x80\"",
+        b"[1]\x80",
+    ];
     for document in broken {
         assert!(!accepts(document), "{document:?}");
     }
@@ -89,8 +179,23 @@ fn refuses_what_the_standard_refuses() {
 #[test]
 fn every_byte_between_and_beside_tokens_is_judged_alike() {
     for byte in 0..=255u8 {
-        for frame in ["@1", "1@", "[1@]", "[@1]", "[true@,1]", "{@}", "{\"a\"@:1}", "\"@\"", "\"\\@\"", "[1,@2]", "@",
-            "-@", "1@1", "null@", "\"\\u00@0\""] {
+        for frame in [
+            "@1",
+            "1@",
+            "[1@]",
+            "[@1]",
+            "[true@,1]",
+            "{@}",
+            "{\"a\"@:1}",
+            "\"@\"",
+            "\"\\@\"",
+            "[1,@2]",
+            "@",
+            "-@",
+            "1@1",
+            "null@",
+            "\"\\u00@0\"",
+        ] {
             let document: Vec<u8> =
                 frame.bytes().flat_map(|held| if held == b'@' { vec![byte] } else { vec![held] }).collect();
             assert_eq!(accepts(&document), is_json(&document), "{:?}", String::from_utf8_lossy(&document));
@@ -108,7 +213,6 @@ fn nesting_ends_at_the_limit_for_any_mixture() {
             assert_eq!(accepts(document.as_bytes()), depth <= JSON_DEPTH_MAX, "depth {depth} of {open}");
         }
     }
-    assert!(accepts("[]".repeat(1).as_bytes()));
     let deepest_empty = format!("{}{}", "[".repeat(JSON_DEPTH_MAX), "]".repeat(JSON_DEPTH_MAX));
     assert!(accepts(deepest_empty.as_bytes()));
     assert!(!accepts(format!("[{deepest_empty}]").as_bytes()));
@@ -182,9 +286,41 @@ fn any_json() -> impl Strategy<Value = Value> {
 /// Pieces that documents are made of, whole and broken, to be strung together at random.
 fn pieces() -> impl Strategy<Value = Vec<u8>> {
     let piece = proptest::sample::select(vec![
-        &b"{"[..], b"}", b"[", b"]", b",", b":", b"\"", b"\"a\"", b"\"a\":", b"1", b"-", b"0", b"1.5", b"e9", b"E-",
-        b" ", b"\n", b"true", b"null", b"false", b"\\", b"\\u", b"\\ud800", b"\\udc00", b"\\n", b"\\\"", b"\xff",
-        b"\xc3\xa9", b"\xf0\x9f\x98\x80", b"\0", b"\x1f", b"99999999999999999999", b"\xef\xbb\xbf", b"/", b"aaaaaaaaa",
+        &b"{"[..],
+        b"}",
+        b"[",
+        b"]",
+        b",",
+        b":",
+        b"\"",
+        b"\"a\"",
+        b"\"a\":",
+        b"1",
+        b"-",
+        b"0",
+        b"1.5",
+        b"e9",
+        b"E-",
+        b" ",
+        b"\n",
+        b"true",
+        b"null",
+        b"false",
+        b"\\",
+        b"\\u",
+        b"\\ud800",
+        b"\\udc00",
+        b"\\n",
+        b"\\\"",
+        b"\xff",
+        b"\xc3\xa9",
+        b"\xf0\x9f\x98\x80",
+        b"\0",
+        b"\x1f",
+        b"99999999999999999999",
+        b"\xef\xbb\xbf",
+        b"/",
+        b"aaaaaaaaa",
     ]);
     proptest::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
 }
