@@ -1,3 +1,4 @@
 //! Protocol skins over one dispatch path.
 
 pub mod api;
+pub mod wire;
