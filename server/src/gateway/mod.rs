@@ -6,3 +6,4 @@ pub mod dispatch;
 pub mod health;
 pub mod http;
 pub mod ui;
+pub mod wire;

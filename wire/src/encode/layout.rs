@@ -137,12 +137,7 @@ const fn frame_at(body_vtable_entries: usize) -> usize {
 }
 
 /// The constant part of a frame, ending with the body's table.
-const fn head<const BYTES: usize>(
-    body: Body,
-    body_vtable: &[u16],
-    frame_at: usize,
-    body_at: usize,
-) -> [u8; BYTES] {
+const fn head<const BYTES: usize>(body: Body, body_vtable: &[u16], frame_at: usize, body_at: usize) -> [u8; BYTES] {
     let mut head = [0; BYTES];
     set_u32(&mut head, 0, frame_at);
     set_vtable(&mut head, FRAME_VTABLE_AT, &FRAME_VTABLE);

@@ -1,0 +1,348 @@
+//! The wire protocol's skin: frames to commands, outcomes to frames, and the manners of a connection.
+//!
+//! Holds no behaviour of the store; it asks the dispatch path for everything. What holds here: Hello comes first;
+//! each request gets exactly one reply unless its connection ends; whatever breaks the protocol is told so in an
+//! error frame and then closed; when too much is in flight or unsent, reading stops and nothing is refused.
+
+mod decode;
+mod handshake;
+mod output;
+mod render;
+mod session;
+#[cfg(test)]
+mod tests;
+
+pub use decode::WIRE_REQUEST_KINDS;
+pub use handshake::WireIdentity;
+pub use output::WireOutput;
+
+use crate::auth::Principal;
+use crate::command::{Command, ErrorCode, Failure, Outcome, Ticket};
+use crate::gateway::api::Api;
+use crate::limits::{
+    FRAME_OVERHEAD_BYTES_MAX, HELLO_TIMEOUT_MS, IDLE_TIMEOUT_MS, OUTPUT_BYTES_MAX, REQUEST_TIMEOUT_MS,
+    REQUESTS_IN_FLIGHT_MAX,
+};
+use crate::metrics::{Metrics, ShardMetrics};
+use crate::runtime::net::ConnectionId;
+use crate::runtime::platform::Clock;
+use decode::{KIND_HELLO, KIND_MALFORMED, Refusal};
+use delta_wire::encode::Scratch;
+use delta_wire::generated::Frame;
+use session::{Connection, Deadline, Probe, Session, Table};
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Largest frame before authentication.
+const HELLO_FRAME_BYTES_MAX: usize = 4 << 10;
+/// What may still arrive after reading was stopped, beyond one frame, before the peer is taken for hostile.
+const STASH_BYTES_MAX: usize = 4 << 20;
+/// A running deadline is set anew only after this fraction of its time.
+const DEADLINE_FRACTION: u64 = 16;
+
+/// The wire skin of one shard. Events come from the shard's sockets, delayed outcomes from the dispatch path; neither
+/// may call back into it from inside a call it makes.
+pub struct WireGateway<A: Api, N: WireOutput, C: Clock> {
+    api: Rc<A>,
+    net: N,
+    clock: C,
+    identity: WireIdentity,
+    metrics: Arc<Metrics>,
+    shard: usize,
+    body_bytes_max: usize,
+    connections: RefCell<Table>,
+    scratch: RefCell<Scratch>,
+}
+
+impl<A: Api, N: WireOutput, C: Clock> WireGateway<A, N, C> {
+    /// A skin over one shard's dispatch path and sockets.
+    pub fn new(api: Rc<A>, net: N, clock: C, identity: WireIdentity) -> Self {
+        let metrics = api.metrics().clone();
+        let shard = api.shard();
+        assert!(shard < metrics.shards.len(), "shard {shard} has no metrics");
+        Self {
+            body_bytes_max: api.body_bytes_max(),
+            api,
+            net,
+            clock,
+            identity,
+            metrics,
+            shard,
+            connections: RefCell::default(),
+            scratch: RefCell::default(),
+        }
+    }
+
+    /// How many connections are open.
+    pub fn connections(&self) -> usize {
+        self.connections.borrow().len()
+    }
+
+    /// A new connection: it has until the Hello deadline to say who it is.
+    pub fn on_accepted(&self, id: ConnectionId) {
+        self.net.set_deadline(id, Some(Duration::from_millis(HELLO_TIMEOUT_MS)));
+        self.connections.borrow_mut().put_back(Box::new(Connection::new(id, self.clock.now_ns())));
+    }
+
+    /// Input. Every whole frame in it is handled; a partial one is kept.
+    pub fn on_received(&self, id: ConnectionId, bytes: &[u8]) {
+        self.with(id, |connection| self.read(connection, bytes));
+    }
+
+    /// The peer sends no more: it still gets every reply it is owed.
+    pub fn on_end_of_input(&self, id: ConnectionId) {
+        self.with(id, |connection| {
+            connection.session.input_ended = true;
+            self.read(connection, &[]);
+        });
+    }
+
+    /// Output is below its bound again: requests kept back are handled.
+    pub fn on_drained(&self, id: ConnectionId) {
+        self.with(id, |connection| self.read(connection, &[]));
+    }
+
+    /// The connection is gone; outcomes still to come for it are dropped.
+    pub fn on_closed(&self, id: ConnectionId) {
+        self.connections.borrow_mut().take(id);
+    }
+
+    /// A delayed outcome, for the ticket this skin gave.
+    pub fn deliver(&self, id: ConnectionId, request_id: u64, outcome: &Outcome) {
+        self.with(id, |connection| {
+            let session = &mut connection.session;
+            session.in_flight = session.in_flight.saturating_sub(1);
+            if let Some(probe) = session.probe.take_if(|probe| probe.request_id == request_id) {
+                self.figures().request_ns.record(self.clock.now_ns().saturating_sub(probe.start_ns));
+            }
+            self.reply(session, request_id, outcome);
+            let resumable = session.paused && !session.refused && session.in_flight <= REQUESTS_IN_FLIGHT_MAX / 2;
+            if resumable {
+                session.paused = false;
+                if !session.input_ended {
+                    self.net.resume(id);
+                }
+            }
+            if resumable || session.input_ended || session.refused {
+                self.read(connection, &[]);
+            }
+        });
+    }
+
+    /// Takes no more requests, on any connection; each is closed once what it was owed is sent.
+    pub fn drain(&self) {
+        let ids = self.connections.borrow().ids();
+        for id in ids {
+            self.net.pause(id);
+            self.with(id, |connection| {
+                // A frame that has not arrived whole was never accepted.
+                connection.session.refused = true;
+                self.read(connection, &[]);
+            });
+        }
+    }
+
+    /// Works on one connection outside the table, so that no borrow is held while others are called.
+    #[inline]
+    fn with(&self, id: ConnectionId, work: impl FnOnce(&mut Connection)) {
+        let taken = self.connections.borrow_mut().take(id);
+        if let Some(mut connection) = taken {
+            work(&mut connection);
+            self.connections.borrow_mut().put_back(connection);
+        }
+    }
+
+    /// Handles every whole frame in what was kept and what has come, as far as bounds allow.
+    fn read(&self, connection: &mut Connection, mut input: &[u8]) {
+        let Connection { decoder, session } = connection;
+        let start_ns = self.clock.now_ns();
+        let mut frames = 0;
+        while !session.refused {
+            if self.is_held(session) {
+                decoder.stash(input);
+                if decoder.buffered_bytes() > self.frame_bytes_max(session) + STASH_BYTES_MAX {
+                    let message = "more was sent than this connection may have waiting; read the replies";
+                    self.refuse(session, 0, Failure::new(ErrorCode::Overloaded, message));
+                }
+                break;
+            }
+            match decoder.next(&mut input, self.frame_bytes_max(session)) {
+                Ok(Some(frame)) => {
+                    self.on_frame(session, frame, (frames == 0).then_some(start_ns));
+                    frames += 1;
+                }
+                Ok(None) => {
+                    if session.input_ended && decoder.buffered_bytes() > 0 {
+                        let message = "the connection ended within a frame; what was in it is not carried out";
+                        self.refuse(session, 0, Failure::new(ErrorCode::BadRequest, message));
+                    }
+                    break;
+                }
+                Err(error) => {
+                    let code = match error {
+                        delta_wire::FramingError::TooLarge { .. } => ErrorCode::TooLarge,
+                        delta_wire::FramingError::TooSmall { .. } => ErrorCode::BadRequest,
+                    };
+                    self.figures().wire_requests[KIND_MALFORMED].add(1);
+                    self.refuse(session, 0, Failure::new(code, error.to_string()));
+                }
+            }
+        }
+        self.close_if_done(session);
+        self.watch(session, decoder.buffered_bytes() > 0, frames, start_ns);
+    }
+
+    /// Whether nothing more is handled for now: too much is in flight, or unsent.
+    #[inline]
+    fn is_held(&self, session: &mut Session) -> bool {
+        if session.in_flight >= REQUESTS_IN_FLIGHT_MAX && !session.paused {
+            session.paused = true;
+            self.net.pause(session.id);
+        }
+        session.paused || self.net.output_bytes(session.id) > OUTPUT_BYTES_MAX
+    }
+
+    /// One frame. `timed_from` asks for its latency to be measured: one request in each piece of input is, so that
+    /// the clock is read per piece and not per request.
+    #[inline]
+    fn on_frame(&self, session: &mut Session, bytes: &[u8], timed_from: Option<u64>) {
+        let Ok(frame) = delta_wire::read_frame(bytes) else {
+            self.figures().wire_requests[KIND_MALFORMED].add(1);
+            let failure = Failure::new(ErrorCode::BadRequest, delta_wire::Malformed.to_string());
+            return self.refuse(session, 0, failure);
+        };
+        self.figures().wire_requests[decode::kind_of(frame.body_type())].add(1);
+        let request_id = frame.request_id();
+        let Some(principal) = &session.principal else { return self.on_hello(session, &frame) };
+        let outcome = match decode::command(&frame, self.body_bytes_max) {
+            Ok(command) => {
+                let ticket = Ticket::Wire { connection: session.id.to_u64(), request_id };
+                self.submit(principal, command, ticket)
+            }
+            Err(Refusal::Refused(failure)) => Some(Outcome::Failed(failure)),
+            Err(Refusal::Malformed(failure)) => return self.refuse(session, request_id, failure),
+        };
+        match outcome {
+            Some(outcome) => {
+                self.reply(session, request_id, &outcome);
+                if let Some(start_ns) = timed_from {
+                    self.figures().request_ns.record(self.clock.now_ns().saturating_sub(start_ns));
+                }
+            }
+            None => {
+                session.in_flight += 1;
+                if let (Some(start_ns), None) = (timed_from, session.probe) {
+                    session.probe = Some(Probe { request_id, start_ns });
+                }
+            }
+        }
+    }
+
+    /// A panic in one request is that request's failure, not the server's.
+    #[inline]
+    fn submit(&self, principal: &Principal, command: Command<'_>, ticket: Ticket) -> Option<Outcome> {
+        catch_unwind(AssertUnwindSafe(|| self.api.submit(principal, command, ticket))).unwrap_or_else(|_| {
+            self.figures().panics_caught.add(1);
+            tracing::error!("a wire request panicked; it was answered with an internal error");
+            let message = "the server failed on this request, which is a bug in it; its log has more";
+            Some(Outcome::Failed(Failure::new(ErrorCode::Internal, message)))
+        })
+    }
+
+    fn on_hello(&self, session: &mut Session, frame: &Frame<'_>) {
+        let principal = match handshake::judge_hello(&*self.api, frame) {
+            Ok(principal) => principal,
+            Err(failure) => return self.refuse(session, frame.request_id(), failure),
+        };
+        let mut scratch = self.scratch.borrow_mut();
+        self.net.output(session.id, |out| {
+            handshake::render_welcome(
+                &*self.api,
+                &self.identity,
+                &principal,
+                self.body_bytes_max + FRAME_OVERHEAD_BYTES_MAX,
+                &mut scratch,
+                out,
+                frame.request_id(),
+            );
+        });
+        session.principal = Some(principal);
+    }
+
+    /// Answers one request. An identity that is no longer valid ends its connection.
+    #[inline]
+    fn reply(&self, session: &mut Session, request_id: u64, outcome: &Outcome) {
+        if let Outcome::Failed(failure) = outcome {
+            self.figures().wire_errors.add(1);
+            if failure.code == ErrorCode::Unauthenticated {
+                session.refused = true;
+            }
+        }
+        render::render(&self.net, &mut self.scratch.borrow_mut(), session.id, request_id, outcome);
+    }
+
+    /// Sends an error frame, after which nothing more is taken from the connection.
+    #[cold]
+    fn refuse(&self, session: &mut Session, request_id: u64, failure: Failure) {
+        self.figures().wire_errors.add(1);
+        let mut scratch = self.scratch.borrow_mut();
+        self.net.output(session.id, |out| render::render_failure(&mut scratch, out, request_id, &failure));
+        session.refused = true;
+    }
+
+    /// Closes what is finished: no more input will be handled and no reply is owed.
+    fn close_if_done(&self, session: &mut Session) {
+        if !session.refused && !session.input_ended || session.closed {
+            return;
+        }
+        if session.refused && !session.paused {
+            session.paused = true;
+            self.net.pause(session.id);
+        }
+        let held = !session.refused && self.is_held(session);
+        if session.in_flight == 0 && !held {
+            session.closed = true;
+            self.net.close(session.id);
+        }
+    }
+
+    /// Keeps the deadline that fits the connection's state running, setting it as rarely as that allows.
+    fn watch(&self, session: &mut Session, partial: bool, frames: usize, now_ns: u64) {
+        if session.principal.is_none() || session.closed {
+            return;
+        }
+        let (deadline, time_ms) = if partial && !session.paused {
+            (Deadline::Frame, REQUEST_TIMEOUT_MS)
+        } else {
+            (Deadline::Idle, IDLE_TIMEOUT_MS)
+        };
+        // A frame's deadline moves only when another frame was completed, or a trickle of bytes would extend it.
+        let extendable = deadline == Deadline::Idle || frames > 0;
+        let worn_ns = Duration::from_millis(time_ms / DEADLINE_FRACTION).as_nanos() as u64;
+        let is_due = extendable && now_ns.saturating_sub(session.deadline_set_ns) > worn_ns;
+        if session.deadline != deadline || is_due {
+            session.deadline = deadline;
+            session.deadline_set_ns = now_ns;
+            self.net.set_deadline(session.id, Some(Duration::from_millis(time_ms + time_ms / DEADLINE_FRACTION)));
+        }
+    }
+
+    #[inline]
+    fn frame_bytes_max(&self, session: &Session) -> usize {
+        match session.principal {
+            Some(_) => self.body_bytes_max + FRAME_OVERHEAD_BYTES_MAX,
+            None => HELLO_FRAME_BYTES_MAX,
+        }
+    }
+
+    #[inline]
+    fn figures(&self) -> &ShardMetrics {
+        &self.metrics.shards[self.shard]
+    }
+}
+
+// The metrics hold one counter a kind.
+const _: () = assert!(WIRE_REQUEST_KINDS.len() == 16 && KIND_HELLO == 0);

@@ -1,0 +1,206 @@
+//! Manners of a connection: bounds, deadlines, half-closing, draining, panics.
+
+use super::fakes::{Bench, CLIENT, CREDENTIAL, frame_of, hello};
+use crate::command::{Command, ErrorCode, Outcome, Ticket};
+use crate::limits::{HELLO_TIMEOUT_MS, IDLE_TIMEOUT_MS, OUTPUT_BYTES_MAX, REQUEST_TIMEOUT_MS, REQUESTS_IN_FLIGHT_MAX};
+use crate::runtime::net::ConnectionId;
+use delta_wire::{Reply, Request};
+use std::time::Duration;
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+fn pings(ids: std::ops::Range<u64>) -> Vec<u8> {
+    ids.flat_map(|request_id| frame_of(request_id, Request::Ping)).collect()
+}
+
+#[test]
+fn too_much_in_flight_stops_reading_and_refuses_nothing() {
+    let bench = Bench::welcomed(|_| None);
+    let limit = REQUESTS_IN_FLIGHT_MAX as u64;
+    bench.receive(&pings(0..limit - 1));
+    assert!(!bench.is_paused());
+    bench.receive(&pings(limit - 1..limit + 100));
+    assert!(bench.is_paused());
+    assert_eq!(bench.api.tickets.borrow().len(), REQUESTS_IN_FLIGHT_MAX);
+    bench.receive(&pings(limit + 100..limit + 200));
+    assert_eq!(bench.api.tickets.borrow().len(), REQUESTS_IN_FLIGHT_MAX, "nothing is taken while paused");
+
+    for request_id in 0..limit / 2 {
+        bench.gateway.deliver(CLIENT, request_id, &Outcome::Pong);
+    }
+    assert!(!bench.is_paused());
+    assert_eq!(bench.api.tickets.borrow().len(), REQUESTS_IN_FLIGHT_MAX + 200, "what was kept back is handled");
+    assert_eq!(bench.replies().len() as u64, limit / 2);
+}
+
+#[test]
+fn a_peer_that_floods_a_paused_connection_is_cut_off() {
+    let bench = Bench::welcomed(|_| None);
+    bench.receive(&pings(0..REQUESTS_IN_FLIGHT_MAX as u64));
+    let flood = vec![0xff; 1 << 20];
+    for _ in 0..6 {
+        bench.receive(&flood);
+    }
+    assert_eq!(bench.error(), (0, ErrorCode::Overloaded));
+    for request_id in 0..REQUESTS_IN_FLIGHT_MAX as u64 {
+        assert!(!bench.is_closed(), "replies owed come first");
+        bench.gateway.deliver(CLIENT, request_id, &Outcome::Pong);
+    }
+    assert!(bench.is_closed());
+    assert!(bench.is_paused());
+}
+
+#[test]
+fn unsent_output_holds_requests_back_until_it_is_drained() {
+    let bench = Bench::welcomed(|_| Some(Outcome::Pong));
+    bench.net.with(CLIENT, |socket| socket.unsent_bytes = OUTPUT_BYTES_MAX + 1);
+    bench.receive(&pings(0..10));
+    assert!(bench.replies().is_empty());
+    bench.net.with(CLIENT, |socket| socket.unsent_bytes = OUTPUT_BYTES_MAX);
+    bench.gateway.on_drained(CLIENT);
+    assert_eq!(bench.replies().len(), 10);
+}
+
+#[test]
+fn a_half_closed_client_gets_what_it_is_owed() {
+    let bench = Bench::welcomed(|_| None);
+    bench.receive(&pings(0..3));
+    bench.gateway.on_end_of_input(CLIENT);
+    for request_id in [2, 0, 1] {
+        assert!(!bench.is_closed());
+        bench.gateway.deliver(CLIENT, request_id, &Outcome::Pong);
+    }
+    assert!(bench.is_closed());
+    assert_eq!(bench.replies(), [(2, Reply::Pong), (0, Reply::Pong), (1, Reply::Pong)]);
+
+    let bench = Bench::welcomed(|_| None);
+    bench.gateway.on_end_of_input(CLIENT);
+    assert!(bench.is_closed());
+}
+
+#[test]
+fn half_closing_while_requests_are_held_back_loses_none() {
+    let bench = Bench::welcomed(|command| matches!(command, Command::Ping).then_some(Outcome::Pong));
+    bench.net.with(CLIENT, |socket| socket.unsent_bytes = OUTPUT_BYTES_MAX + 1);
+    bench.receive(&pings(0..5));
+    bench.gateway.on_end_of_input(CLIENT);
+    assert!(!bench.is_closed());
+    bench.net.with(CLIENT, |socket| socket.unsent_bytes = 0);
+    bench.gateway.on_drained(CLIENT);
+    assert_eq!(bench.replies().len(), 5);
+    assert!(bench.is_closed());
+}
+
+#[test]
+fn ending_within_a_frame_is_told() {
+    let bench = Bench::welcomed(|_| Some(Outcome::Pong));
+    let frame = frame_of(1, Request::Ping);
+    bench.receive(&frame[..frame.len() - 1]);
+    bench.gateway.on_end_of_input(CLIENT);
+    assert_eq!(bench.error(), (0, ErrorCode::BadRequest));
+    assert!(bench.is_closed());
+}
+
+#[test]
+fn outcomes_for_a_connection_that_is_gone_are_dropped() {
+    let bench = Bench::welcomed(|_| None);
+    bench.request(4, Request::Ping);
+    let Some(&Ticket::Wire { connection, request_id: 4 }) = bench.api.tickets.borrow().last() else {
+        panic!("a wire ticket was due")
+    };
+    assert_eq!(ConnectionId::from_u64(connection), CLIENT);
+    bench.gateway.on_closed(CLIENT);
+    assert_eq!(bench.gateway.connections(), 0);
+    let successor = ConnectionId { generation: CLIENT.generation + 1, ..CLIENT };
+    bench.gateway.on_accepted(successor);
+    bench.gateway.deliver(CLIENT, 4, &Outcome::Pong);
+    assert!(bench.net.with(successor, |socket| socket.sent.is_empty()));
+    assert!(bench.replies().is_empty());
+}
+
+#[test]
+fn a_panic_is_answered_and_counted_and_the_connection_goes_on() {
+    let bench = Bench::welcomed(|command| match command {
+        Command::Stats => panic!("planted"),
+        _ => Some(Outcome::Pong),
+    });
+    bench.request(1, Request::Stats);
+    assert_eq!(bench.error(), (1, ErrorCode::Internal));
+    assert_eq!(bench.figures().panics_caught.value(), 1);
+    bench.request(2, Request::Ping);
+    assert_eq!(bench.reply(), (2, Reply::Pong));
+}
+
+#[test]
+fn a_drain_finishes_what_was_accepted_and_takes_nothing_more() {
+    let bench = Bench::welcomed(|_| None);
+    bench.receive(&pings(0..2));
+    bench.receive(&pings(2..3)[..9]);
+    bench.gateway.drain();
+    assert!(bench.is_paused() && !bench.is_closed());
+    bench.receive(&pings(3..4));
+    assert_eq!(bench.api.tickets.borrow().len(), 2);
+    bench.gateway.deliver(CLIENT, 0, &Outcome::Pong);
+    assert!(!bench.is_closed());
+    bench.gateway.deliver(CLIENT, 1, &Outcome::Pong);
+    assert!(bench.is_closed());
+    assert_eq!(bench.replies().len(), 2);
+
+    let idle = Bench::welcomed(|_| None);
+    idle.gateway.drain();
+    assert!(idle.is_closed());
+}
+
+#[test]
+fn requests_are_counted_by_kind_and_one_a_piece_is_timed() {
+    let bench = Bench::welcomed(|command| matches!(command, Command::Ping).then_some(Outcome::Pong));
+    bench.receive(&pings(0..10));
+    bench.request(11, Request::Stats);
+    bench.clock.0.set(5_000);
+    bench.gateway.deliver(CLIENT, 11, &Outcome::Pong);
+    let figures = bench.figures();
+    let count = |kind: &str| {
+        let index = crate::gateway::wire::WIRE_REQUEST_KINDS.iter().position(|name| *name == kind).unwrap();
+        figures.wire_requests[index].value()
+    };
+    assert_eq!((count("hello"), count("ping"), count("stats"), count("malformed")), (1, 10, 1, 0));
+    assert_eq!(figures.request_ns.bucket_counts().iter().sum::<u64>(), 2);
+    assert_eq!(figures.request_ns.sum(), 5_000);
+}
+
+fn deadlines(bench: &Bench) -> Vec<u64> {
+    let set = bench.net.with(CLIENT, |socket| std::mem::take(&mut socket.deadlines));
+    set.into_iter().map(|after| after.unwrap_or(Duration::ZERO).as_millis() as u64).collect()
+}
+
+#[test]
+fn deadlines_fit_the_state_and_are_not_set_for_each_request() {
+    let bench = Bench::new(|_| Some(Outcome::Pong));
+    assert_eq!(deadlines(&bench), [HELLO_TIMEOUT_MS]);
+    let hello = hello(CREDENTIAL);
+    bench.receive(&hello[..10]);
+    bench.clock.0.set(SECOND_NS);
+    bench.receive(&hello[10..20]);
+    assert_eq!(deadlines(&bench), [] as [u64; 0], "a trickling Hello gains no time");
+    bench.receive(&hello[20..]);
+    let idle = IDLE_TIMEOUT_MS + IDLE_TIMEOUT_MS / 16;
+    assert_eq!(deadlines(&bench), [idle]);
+    for request_id in 0..100 {
+        bench.request(request_id, Request::Ping);
+    }
+    assert_eq!(deadlines(&bench), [] as [u64; 0]);
+    bench.clock.0.set(100 * SECOND_NS);
+    bench.request(100, Request::Ping);
+    assert_eq!(deadlines(&bench), [idle]);
+
+    let frame = frame_of(101, Request::Ping);
+    bench.receive(&frame[..5]);
+    assert_eq!(deadlines(&bench), [REQUEST_TIMEOUT_MS + REQUEST_TIMEOUT_MS / 16]);
+    for position in 5..frame.len() - 1 {
+        bench.clock.0.set((101 + position as u64) * SECOND_NS);
+        bench.receive(&frame[position..=position]);
+    }
+    assert_eq!(deadlines(&bench), [] as [u64; 0], "a trickling request gains no time");
+    bench.receive(&frame[frame.len() - 1..]);
+    assert_eq!(deadlines(&bench), [idle]);
+}
