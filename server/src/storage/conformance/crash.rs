@@ -4,7 +4,7 @@
 
 use super::oracle::{History, Session};
 use super::workload::{Ending, work};
-use super::{Checked, Effort, StorageUnderTest, Violation, machine, seeds};
+use super::{Checked, Effort, StorageUnderTest, Violation, machine};
 use crate::runtime::sim::{DiskImage, FaultRates, Halt, PowerCut, Random, Sim, SimPlatform, Survival};
 use crate::storage::Storage;
 use std::cell::RefCell;
@@ -67,14 +67,18 @@ pub(super) fn check_kills_and_random_cuts<T>(under_test: &T, effort: Effort) -> 
 where
     T: StorageUnderTest<Platform = SimPlatform>,
 {
-    for seed in seeds(effort) {
+    for seed in effort.first_seed..effort.first_seed + effort.seeds * 4 {
         let violation = |detail| Violation { check: "kills_and_random_cuts", seed, detail };
         let mut random = Random::new(seed);
         let mut history = History::default();
         let mut image = DiskImage::default();
-        let mut steps_of_a_life = 200;
+        let mut steps_of_a_life = 40;
         for number in 0..12 {
-            let cut = (random.below(4) > 0).then(|| PowerCut::AtStep(random.between(1, steps_of_a_life)));
+            let cut = match random.below(8) {
+                0 => None,
+                1 | 2 => Some(PowerCut::DuringSync(random.between(1, 12))),
+                _ => Some(PowerCut::AtStep(random.between(1, steps_of_a_life))),
+            };
             let life = Life {
                 cut,
                 shuts_down: random.below(2) == 0,

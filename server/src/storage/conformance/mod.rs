@@ -2,10 +2,12 @@
 //!
 //! [`check_contract`] needs no faults and runs on any platform, the real disk too. [`check_on_sim`] runs everything on
 //! simulated machines: the contract, power cuts at every sync point, kills, failing and full disks. A violation names
-//! the check and the seed that shows it. It says nothing of files: what a backend writes is its own business.
+//! the check and the seed that shows it. [`check_damage`] is for backends that authenticate their files; otherwise what
+//! a backend writes is its own business.
 
 mod contract;
 mod crash;
+mod damage;
 mod faults;
 #[cfg(test)]
 mod model;
@@ -21,6 +23,7 @@ use std::future::Future;
 use std::path::Path;
 
 pub use contract::check_contract;
+pub use damage::check_damage;
 
 /// Something that opens a store.
 pub trait StorageUnderTest {
@@ -44,7 +47,7 @@ pub trait StorageUnderTest {
 pub struct Effort {
     /// Where the seeds begin.
     pub first_seed: u64,
-    /// Seeds for the contract and for faults by chance.
+    /// Seeds for everything but the power cuts at every sync point.
     pub seeds: u64,
     /// Batches in a life that ends in a crash.
     pub batches: usize,
@@ -70,6 +73,9 @@ pub struct Violation {
     pub detail: String,
 }
 
+/// Alignments of direct files, and a file system that has none.
+const DISK_KINDS: [Option<usize>; 3] = [Some(512), Some(4096), None];
+
 type Checked<T = ()> = Result<T, String>;
 
 /// Runs the whole suite on simulated machines.
@@ -77,7 +83,7 @@ pub fn check_on_sim<T>(under_test: &T, effort: Effort) -> Result<(), Violation>
 where
     T: StorageUnderTest<Platform = SimPlatform>,
 {
-    for seed in seeds(effort) {
+    for seed in seeds(effort).take(DISK_KINDS.len()) {
         check_contract_on_sim(under_test, seed)?;
     }
     check_replay(under_test, effort.first_seed)?;
@@ -121,6 +127,6 @@ fn seeds(effort: Effort) -> std::ops::Range<u64> {
 
 /// Gives the machine one of the kinds of disk there are, as its seed decides.
 fn machine(sim: Sim) -> Sim {
-    sim.set_direct_alignment([Some(512), Some(4096), None][(sim.seed() % 3) as usize]);
+    sim.set_direct_alignment(DISK_KINDS[(sim.seed() % DISK_KINDS.len() as u64) as usize]);
     sim
 }

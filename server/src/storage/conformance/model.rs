@@ -34,34 +34,13 @@ pub(super) enum Bug {
     StaysUsableAfterFailure,
     RemovesOldLogTooEarly,
     WritesOnInOldLog,
+    ShowsUnsyncedRecovery,
     TrustsTornFrames,
     OutOfSpaceForEver,
     ServesUncheckedReads,
     ListsCursorAgain,
     DropsChangesOfFullBatch,
     AsksTheRealWorld,
-}
-
-impl Bug {
-    pub(super) const ALL: [Bug; 17] = [
-        Bug::RepliesBeforeSync,
-        Bug::SkipsDirectorySync,
-        Bug::IgnoresShortWrite,
-        Bug::IgnoresShortRead,
-        Bug::ForgetsTombstone,
-        Bug::ReusesVersions,
-        Bug::VisibleBeforeSync,
-        Bug::RetriesFailedSync,
-        Bug::StaysUsableAfterFailure,
-        Bug::RemovesOldLogTooEarly,
-        Bug::WritesOnInOldLog,
-        Bug::TrustsTornFrames,
-        Bug::OutOfSpaceForEver,
-        Bug::ServesUncheckedReads,
-        Bug::ListsCursorAgain,
-        Bug::DropsChangesOfFullBatch,
-        Bug::AsksTheRealWorld,
-    ];
 }
 
 /// Opens models on the simulated machine.
@@ -135,9 +114,9 @@ impl<P: Platform> ModelStorage<P> {
         }
         let skip = if bug == Bug::ReusesVersions { 0 } else { RECORDS_IN_FLIGHT_MAX as u64 };
         let version_max = frames.iter().map(|(_, entry)| entry.version).max().unwrap_or(0).max(floor);
-        let floor = version_max + skip;
+        let mut floor = version_max + skip;
 
-        let reuse = newest.filter(|_| bug == Bug::WritesOnInOldLog);
+        let reuse = newest.filter(|_| matches!(bug, Bug::WritesOnInOldLog | Bug::ShowsUnsyncedRecovery));
         let path = directory.join(format!("log-{}", reuse.unwrap_or(newest.unwrap_or(0) + 1)));
         let live = live_entries(&frames, bug);
         if reuse.is_none() {
@@ -150,6 +129,15 @@ impl<P: Platform> ModelStorage<P> {
             }
         }
         let file = disk.open(&path, OpenMode::ReadWrite, Caching::Buffered).await?;
+        if bug == Bug::WritesOnInOldLog && reuse.is_some() {
+            let bytes = read_exactly(&file, 0, file.size().await? as usize, bug).await?;
+            write_fully(&file, log_end(&bytes, bug), &encode_frame(floor, &[]), bug).await?;
+            file.sync_data().await?;
+        }
+        if bug == Bug::ShowsUnsyncedRecovery {
+            // Nothing is written, so the floor must grow by itself.
+            floor += platform.clock().now_ns();
+        }
         let bytes = read_exactly(&file, 0, file.size().await? as usize, bug).await?;
         let (placed, _) = decode_log(&bytes, bug);
         let storage = Self {

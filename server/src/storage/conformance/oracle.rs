@@ -1,10 +1,11 @@
 //! What a store may hold, by the contract: a record of all that was asked of it and answered, and the comparison.
 //!
 //! Acknowledged batches are there; a batch whose commit was under way, or ended in an unknown outcome, is there whole
-//! or not at all; a batch that was refused, or never committed, is not. Versions only ever grow, whoever was answered.
+//! or not at all, but there for good once a reader has seen it; a batch that was refused, or never committed, is not. Versions only ever grow, whoever was answered.
 
 use super::Checked;
 use crate::command::{EntityRef, Version};
+use crate::limits::VERSION_MAX;
 use crate::storage::{Change, CommitError, Mutation, Refusal, Storage};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +45,7 @@ enum Fate {
 struct Batch {
     writes: Vec<(Write, Version)>,
     fate: Fate,
+    shown: bool,
 }
 
 /// All that was asked of a store since its contents were last known.
@@ -70,6 +72,7 @@ impl History {
         for batch in &self.batches {
             match batch.fate {
                 Fate::Open | Fate::Refused => {}
+                _ if batch.shown => states.iter_mut().for_each(|state| apply(state, batch)),
                 Fate::Acknowledged => states.iter_mut().for_each(|state| apply(state, batch)),
                 Fate::Undecided => {
                     let mut with = states.clone();
@@ -93,9 +96,21 @@ impl History {
         Ok(())
     }
 
+    /// Names and versions of batches whose commit is under way.
+    pub(super) fn undecided(&self) -> Vec<(Name, Version)> {
+        let undecided = self.batches.iter().filter(|batch| batch.fate == Fate::Undecided);
+        undecided.flat_map(|batch| &batch.writes).map(|(write, version)| (write.name.clone(), *version)).collect()
+    }
+
+    /// A reader saw this version: from now on its batch must be there, whatever its commit comes to.
+    pub(super) fn was_shown(&mut self, version: Version) {
+        let holds = |batch: &&mut Batch| batch.writes.iter().any(|(_, written)| *written == version);
+        self.batches.iter_mut().filter(holds).for_each(|batch| batch.shown = true);
+    }
+
     fn open_batch(&mut self) -> &mut Batch {
         if self.batches.last().is_none_or(|batch| batch.fate != Fate::Open) {
-            self.batches.push(Batch { writes: Vec::new(), fate: Fate::Open });
+            self.batches.push(Batch { writes: Vec::new(), fate: Fate::Open, shown: false });
         }
         let last = self.batches.len() - 1;
         &mut self.batches[last]
@@ -167,6 +182,9 @@ impl<'a, S: Storage> Session<'a, S> {
         for (write, version) in writes.iter().zip(&versions) {
             if *version <= history.version_max {
                 return Err(format!("version {version} was given out after version {}", history.version_max));
+            }
+            if *version > VERSION_MAX {
+                return Err(format!("version {version} is above {VERSION_MAX}"));
             }
             history.version_max = *version;
             history.names.insert(write.name.clone());

@@ -1,12 +1,12 @@
 //! Work for a store under test, drawn from a seed.
 
-use super::oracle::{History, Session, Write, delete, put};
+use super::oracle::{History, Session, Write, delete, entity, put};
 use super::{Checked, StorageUnderTest};
 use crate::runtime::platform::{Clock, Platform};
 use crate::runtime::sim::Random;
 use crate::storage::Storage;
 use futures_lite::future::zip;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::time::Duration;
 
@@ -56,8 +56,18 @@ pub(super) async fn work<S: Storage>(
         }
         let during = random_writes(random);
         let overlaps = random.below(2) == 0;
-        let append = async { if overlaps { session.append(&during).map(|answer| answer.is_ok()) } else { Ok(true) } };
-        let (committed, appended) = zip(session.commit(), append).await;
+        let done = Cell::new(false);
+        let commit = async {
+            let committed = session.commit().await;
+            done.set(true);
+            committed
+        };
+        let meanwhile = async {
+            let appended = if overlaps { session.append(&during).map(|answer| answer.is_ok()) } else { Ok(true) };
+            watch(session, platform, &done).await;
+            appended
+        };
+        let (committed, appended) = zip(commit, meanwhile).await;
         if committed.is_err() || !appended? {
             return Ok(Ending::Refused);
         }
@@ -67,6 +77,19 @@ pub(super) async fn work<S: Storage>(
         }
     }
     if session.commit().await.is_err() { Ok(Ending::Refused) } else { Ok(Ending::Done) }
+}
+
+/// Looks, while a commit is in flight, whether any of it shows already: then it must be durable.
+async fn watch<S: Storage>(session: &Session<'_, S>, platform: &impl Platform, done: &Cell<bool>) {
+    let undecided = session.history.borrow().undecided();
+    while !done.get() {
+        for (name, version) in &undecided {
+            if session.storage.durable_version(entity(name)) == Some(*version) {
+                session.history.borrow_mut().was_shown(*version);
+            }
+        }
+        platform.clock().sleep(Duration::from_micros(20)).await;
+    }
 }
 
 /// A life of a store, for comparing two runs of it.
