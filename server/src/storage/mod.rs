@@ -4,6 +4,7 @@
 //! sees ciphertext, no file below it holds a document, entity key or secret. `log` is the backend of one machine.
 //! This room refuses to answer for validation, conditions, caching and who may ask: the engine does.
 
+pub mod conformance;
 pub mod log;
 pub mod publish;
 pub mod store;
