@@ -1,11 +1,16 @@
 //! DeltaDatabase's server. Rooms, from the top down, and what each may import, are in README.md; a test holds them to it.
 
 pub mod auth;
+pub mod cli;
 pub mod command;
+pub mod config;
 pub mod crypto;
+pub mod exit;
 pub mod gateway;
 pub mod limits;
+pub mod logging;
 pub mod metrics;
 pub mod routing;
 pub mod runtime;
+pub mod start;
 pub mod storage;
