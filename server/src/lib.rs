@@ -2,7 +2,9 @@
 
 pub mod auth;
 pub mod cache;
+pub mod cli;
 pub mod command;
+pub mod config;
 pub mod crypto;
 pub mod engine;
 pub mod gateway;
@@ -12,4 +14,12 @@ pub mod metrics;
 pub mod routing;
 pub mod runtime;
 pub mod schema;
+pub mod exit;
+pub mod gateway;
+pub mod limits;
+pub mod logging;
+pub mod metrics;
+pub mod routing;
+pub mod runtime;
+pub mod start;
 pub mod storage;
