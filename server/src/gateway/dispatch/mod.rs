@@ -25,9 +25,10 @@ use crate::runtime::platform::{Doorbell, Platform, Spawn, TaskClass};
 use crate::schema::{CheckError, ShardTemplates, Templates};
 use crate::storage::Storage;
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Messages of other shards handled in one turn.
 const MAIL_PER_TURN_MAX: usize = 256;
@@ -46,8 +47,10 @@ pub struct Parts<P: Platform, S: Storage, B: Doorbell> {
     pub templates: Arc<Templates>,
     /// Judges credentials.
     pub authenticator: Arc<Authenticator>,
-    /// Slots, shards and addresses.
+    /// Slots and shards.
     pub topology: Arc<Topology>,
+    /// The wire address of each shard's own listener, once it is bound.
+    pub shard_addresses: Arc<[OnceLock<SocketAddr>]>,
     /// State of all shards.
     pub board: Arc<Board>,
     /// Figures of all shards.
@@ -331,7 +334,9 @@ impl<P: Platform, S: Storage, B: Doorbell> Api for Rc<Dispatch<P, S, B>> {
     }
 
     fn topology(&self) -> Topology {
-        (*self.parts.topology).clone()
+        let mut topology = (*self.parts.topology).clone();
+        topology.addresses = self.parts.shard_addresses.iter().map(|address| address.get().copied()).collect();
+        topology
     }
 
     fn body_bytes_max(&self) -> usize {
