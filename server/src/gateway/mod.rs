@@ -5,5 +5,6 @@ pub mod api;
 pub mod dispatch;
 pub mod health;
 pub mod http;
+pub mod service;
 pub mod ui;
 pub mod wire;

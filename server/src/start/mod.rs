@@ -1,0 +1,305 @@
+//! The only place that wires rooms together: an ordered start, and an ordered stop.
+//!
+//! Order of the start: process limits → machine checks → directory lock → store and keys → addresses → shards open
+//! their logs → listeners → start block. Nothing is listened on before every log is open; a failure anywhere ends with
+//! one sentence and an exit status of its own, and leaves no half-started server behind.
+
+mod admin_key;
+mod block;
+mod custodian;
+mod plan;
+mod prepare;
+mod shard;
+mod signals;
+
+use crate::auth::Authenticator;
+use crate::config::{Config, SecretSource};
+use crate::exit::ExitStatus;
+use crate::gateway::health::Board;
+use crate::limits::CONNECTIONS_MAX;
+use crate::mailbox::Mailboxes;
+use crate::metrics::Metrics;
+use crate::routing::Topology;
+use crate::runtime::net::{ListenAddress, probe_address};
+use crate::runtime::placement::Placement;
+use crate::runtime::preflight::{self, PreflightError};
+use crate::runtime::shard::ShardThreads;
+use crate::storage::store::{DirectoryLock, StoreError, restrict_file_modes};
+use admin_key::AdminKey;
+use plan::{EVERYBODY, FIRST_SHARD, NOBODY, Plan, ShardReport};
+use prepare::Prepared;
+use signals::StopSignal;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::AtomicU8;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+/// How long a start waits for another server to let go of the directory: a killed one may linger.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// How often the main thread looks for a stop signal.
+const SIGNAL_TICK: Duration = Duration::from_millis(20);
+/// A start with less free space than this is refused.
+const FREE_BYTES_MIN: u64 = 16 << 20;
+/// A start that cannot hold this many connections is refused.
+const CONNECTIONS_MIN: u64 = 64;
+/// Part of the memory limit that caches take unless told otherwise.
+const CACHE_SHARE: u64 = 4;
+
+/// Why the server did not start or did not end well.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct StartError {
+    /// How the process is to end.
+    pub status: ExitStatus,
+    /// One sentence with the remedy.
+    pub message: String,
+}
+
+impl StartError {
+    fn new(status: ExitStatus, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+}
+
+impl From<StoreError> for StartError {
+    fn from(error: StoreError) -> Self {
+        let status = match &error {
+            StoreError::InUse { .. } => ExitStatus::DirectoryInUse,
+            StoreError::Io { .. } | StoreError::NoStore { .. } => ExitStatus::DirectoryUnusable,
+            StoreError::NewerFormat { .. } | StoreError::OtherStore { .. } => ExitStatus::StoreForeign,
+            StoreError::RootKeyMissing { .. }
+            | StoreError::WrongRootKey { .. }
+            | StoreError::UnexpectedRootKey { .. }
+            | StoreError::SameRootKey { .. }
+            | StoreError::RootKey(_) => ExitStatus::RootKey,
+            StoreError::ShardCount { .. } => ExitStatus::Usage,
+            _ => ExitStatus::StoreDamaged,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+/// Serves until told to stop.
+pub fn serve(config: Config) -> Result<(), StartError> {
+    let stop = StopSignal::install().map_err(|error| {
+        StartError::new(ExitStatus::Failure, format!("signal handlers cannot be installed: {error}"))
+    })?;
+    let placement = machine(&config)?;
+    let lock = DirectoryLock::acquire(&config.data_dir, LOCK_PATIENCE)?;
+    check_space(&config.data_dir)?;
+    let prepared = prepare::prepare(&config, &placement)?;
+    let admin_key = admin_key::obtain(&config)?;
+    probe_addresses(&config)?;
+    let (plan, reports) = make_plan(&config, &placement, &prepared, &admin_key);
+    let plan = Arc::new(plan);
+    let threads = start_shards(&config, &placement, &plan)?;
+    let outcome = run(&config, &plan, &prepared, &admin_key, &reports, &stop);
+    if outcome.is_err() {
+        plan.board.begin_drain();
+    }
+    let ended = threads.join().map_err(|error| StartError::new(ExitStatus::Failure, error.to_string()));
+    drop(lock);
+    outcome.and(ended)
+}
+
+/// Wraps the keyring of a stopped store with another root key; returns the id of the new one.
+pub fn rewrap(
+    data_dir: &Path,
+    present: Option<&SecretSource>,
+    new: &SecretSource,
+    key_id: Option<&str>,
+) -> Result<String, StartError> {
+    restrict_file_modes();
+    let lock = DirectoryLock::acquire(data_dir, LOCK_PATIENCE)?;
+    prepare::rewrap(lock, present, new, key_id)
+}
+
+/// Process limits and what the machine must offer, before anything is touched.
+fn machine(config: &Config) -> Result<Placement, StartError> {
+    restrict_file_modes();
+    let refused = |error: PreflightError| {
+        let status = match &error {
+            PreflightError::OldKernel { .. } | PreflightError::MissingOperation { .. } => ExitStatus::KernelTooOld,
+            PreflightError::Memlock { .. } | PreflightError::Descriptors { .. } => ExitStatus::LimitsTooLow,
+            _ => ExitStatus::RingRefused,
+        };
+        StartError::new(status, error.to_string())
+    };
+    preflight::harden_process().map_err(refused)?;
+    preflight::check_io().map_err(refused)?;
+    let placement = Placement::detect().map_err(|error| {
+        StartError::new(ExitStatus::Failure, format!("the CPUs of this process cannot be read: {error}"))
+    })?;
+    let shards = config.shards.unwrap_or(placement.available_cpus()) as u64;
+    preflight::raise_descriptor_limit(CONNECTIONS_MAX as u64 * shards, CONNECTIONS_MIN).map_err(refused)?;
+    Ok(placement)
+}
+
+fn check_space(directory: &Path) -> Result<(), StartError> {
+    let failed = |error: rustix::io::Errno| {
+        let message = format!("free space of {} cannot be read: {error}", directory.display());
+        StartError::new(ExitStatus::DirectoryUnusable, message)
+    };
+    let figures = rustix::fs::statvfs(directory).map_err(failed)?;
+    let free = figures.f_bavail * figures.f_frsize;
+    if free >= FREE_BYTES_MIN {
+        return Ok(());
+    }
+    let message = format!(
+        "{} has {free} bytes of free disk space; at least {FREE_BYTES_MIN} are needed to start: free some",
+        directory.display()
+    );
+    Err(StartError::new(ExitStatus::DiskFull, message))
+}
+
+/// Each address is tried without SO_REUSEPORT first: one that is in use is refused, never shared silently.
+fn probe_addresses(config: &Config) -> Result<(), StartError> {
+    let mut addresses = vec![
+        ("--rest-addr", ListenAddress::Tcp(config.rest_addr)),
+        ("--wire-addr", ListenAddress::Tcp(config.wire_addr)),
+    ];
+    if let Some(path) = &config.wire_socket {
+        addresses.push(("--wire-socket", ListenAddress::Unix(path.clone())));
+    }
+    for (flag, address) in addresses {
+        probe_address(&address).map_err(|error| {
+            let shown = match &address {
+                ListenAddress::Tcp(address) => address.to_string(),
+                ListenAddress::Unix(path) => path.display().to_string(),
+            };
+            let message = format!("cannot listen on {shown} ({error}): stop what uses it or give another {flag}");
+            StartError::new(ExitStatus::AddressUnusable, message)
+        })?;
+    }
+    Ok(())
+}
+
+fn make_plan(
+    config: &Config,
+    placement: &Placement,
+    prepared: &Prepared,
+    admin_key: &AdminKey,
+) -> (Plan, Receiver<(usize, ShardReport)>) {
+    let store = &prepared.store;
+    let shards = usize::from(store.shards());
+    let (sender, reports) = channel();
+    let cache_bytes = config.cache_bytes.unwrap_or_else(|| placement.memory_limit_bytes() / CACHE_SHARE);
+    let cache_entries = config.cache_entries.unwrap_or(u64::from(u32::MAX));
+    let plan = Plan {
+        store: store.clone(),
+        store_id: store.id(),
+        generation: store.generation(),
+        shard_directories: (0..shards).map(|shard| store.shard_directory(shard)).collect(),
+        created: prepared.created,
+        salvage: config.salvage,
+        keyring: store.keyring(),
+        templates: prepared.templates.clone(),
+        authenticator: Arc::new(Authenticator::new(&admin_key.key)),
+        topology: Arc::new(Topology::new(store.hash_seed(), shards)),
+        shard_addresses: (0..shards).map(|_| OnceLock::new()).collect::<Vec<OnceLock<SocketAddr>>>().into(),
+        mailboxes: Mailboxes::new(shards),
+        board: Arc::new(Board::new(shards)),
+        metrics: Metrics::new(shards),
+        body_bytes_max: config.body_bytes_max,
+        cache_bytes_per_shard: (cache_bytes / shards as u64) as usize,
+        cache_entries_per_shard: cache_entries.div_ceil(shards as u64) as usize,
+        cache_ttl_ms: config.cache_ttl.map_or(0, |ttl| ttl.as_millis() as u64),
+        addresses: Mutex::new((config.rest_addr, config.wire_addr)),
+        wire_socket: config.wire_socket.clone(),
+        wire_shard_base_port: config.wire_shard_base_port,
+        reports: Mutex::new(sender),
+        shards_allowed_to_listen: AtomicU8::new(NOBODY),
+    };
+    (plan, reports)
+}
+
+fn start_shards(config: &Config, placement: &Placement, plan: &Arc<Plan>) -> Result<ShardThreads, StartError> {
+    let shards = plan.shard_directories.len();
+    let spin = Duration::from_micros(config.spin_us);
+    let plan_of_shards = plan.clone();
+    crate::runtime::shard::start(placement, shards, spin, plan.metrics.clone(), move |context| {
+        shard::run(plan_of_shards.clone(), context)
+    })
+    .map_err(|error| StartError::new(ExitStatus::RingRefused, error.to_string()))
+}
+
+/// From opened logs to the end of the last shard.
+fn run(
+    config: &Config,
+    plan: &Plan,
+    prepared: &Prepared,
+    admin_key: &AdminKey,
+    reports: &Receiver<(usize, ShardReport)>,
+    stop: &StopSignal,
+) -> Result<(), StartError> {
+    let shards = plan.shard_directories.len();
+    let mut progress = Progress { reports, stop, plan, opened: 0, listening: 0, stopped: 0 };
+    if !progress.until(|progress| progress.opened == shards)? {
+        return progress.finish(shards);
+    }
+    prepared.complete()?;
+    plan.allow_to_listen(FIRST_SHARD);
+    if !progress.until(|progress| progress.listening == 1)? {
+        return progress.finish(shards);
+    }
+    plan.allow_to_listen(EVERYBODY);
+    if !progress.until(|progress| progress.listening == shards)? {
+        return progress.finish(shards);
+    }
+    block::print(config, plan, prepared, admin_key);
+    progress.until(|_| false)?;
+    progress.finish(shards)
+}
+
+/// Counts what shards report.
+struct Progress<'a> {
+    reports: &'a Receiver<(usize, ShardReport)>,
+    stop: &'a StopSignal,
+    plan: &'a Plan,
+    opened: usize,
+    listening: usize,
+    stopped: usize,
+}
+
+impl Progress<'_> {
+    /// Waits until the goal is reached (`true`) or a stop is asked for (`false`).
+    fn until(&mut self, goal: impl Fn(&Self) -> bool) -> Result<bool, StartError> {
+        while !goal(self) {
+            if self.stop.is_raised() {
+                return Ok(false);
+            }
+            self.step()?;
+        }
+        Ok(true)
+    }
+
+    /// Drains, and waits for every shard to end.
+    fn finish(mut self, shards: usize) -> Result<(), StartError> {
+        tracing::info!("stopping: finishing what was accepted; a second signal stops at once");
+        self.plan.board.begin_drain();
+        while self.stopped < shards {
+            self.step()?;
+        }
+        tracing::info!("stopped; the log is sealed");
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<(), StartError> {
+        match self.reports.recv_timeout(SIGNAL_TICK) {
+            Ok((_, ShardReport::Opened)) => self.opened += 1,
+            Ok((_, ShardReport::Listening { http, wire })) => {
+                self.listening += 1;
+                self.plan.set_addresses(http, wire);
+            }
+            Ok((_, ShardReport::Stopped)) => self.stopped += 1,
+            Ok((_, ShardReport::Failed { status, message })) => return Err(StartError::new(status, message)),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(StartError::new(ExitStatus::Failure, "every shard is gone: see the log"));
+            }
+        }
+        Ok(())
+    }
+}

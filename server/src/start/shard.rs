@@ -1,0 +1,225 @@
+//! One shard's life: open its log, join the rooms, serve, drain, seal the log.
+
+use super::custodian::StoreCustodian;
+use super::plan::{Plan, ShardReport};
+use crate::cache::CacheOptions;
+use crate::engine::Engine;
+use crate::exit::ExitStatus;
+use crate::gateway::dispatch::{Delivery, Dispatch, Parts};
+use crate::gateway::service::{
+    HTTP_LISTENER, ShardService, WIRE_LISTENER, WIRE_SHARD_LISTENER, WIRE_SOCKET_LISTENER,
+};
+use crate::gateway::wire::WireIdentity;
+use crate::limits::DRAIN_TIMEOUT_MS;
+use crate::runtime::doorbell::ShardDoorbell;
+use crate::runtime::net::{ListenAddress, Net};
+use crate::runtime::platform::{Clock, Platform};
+use crate::runtime::production::Production;
+use crate::runtime::shard::ShardContext;
+use crate::storage::Storage;
+use crate::storage::log::{LogIdentity, LogOptions, LogSizes, LogStorage};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+type ShardDispatch = Dispatch<Production, LogStorage<Production>, ShardDoorbell>;
+type Failed = (ExitStatus, String);
+type Running = ShardService<Production, LogStorage<Production>, ShardDoorbell>;
+
+/// How often a shard looks whether it shall stop.
+const TICK: Duration = Duration::from_millis(50);
+/// Ticks between two rounds of housekeeping (gauges, templates, health).
+const TICKS_PER_ROUND: u64 = 20;
+/// Rounds between two looks for data keys that nobody names any more.
+const ROUNDS_PER_KEY_CHECK: u64 = 10;
+/// Connections still open after the drain get this long to take their last bytes.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Runs to the end of the process's life. Errors reach the main thread through the plan's reports.
+pub(super) async fn run(plan: Arc<Plan>, context: ShardContext) {
+    let index = context.index;
+    let report = match serve(&plan, context).await {
+        Ok(()) => ShardReport::Stopped,
+        Err((status, message)) => ShardReport::Failed { status, message },
+    };
+    plan.report(index, report);
+}
+
+async fn serve(plan: &Arc<Plan>, context: ShardContext) -> Result<(), Failed> {
+    let ShardContext { index, platform, net, doorbell, .. } = context;
+    let storage = open_log(plan, index, &platform).await?;
+    let dispatch = join(plan, index, &platform, doorbell, storage.clone());
+    let identity = WireIdentity { server_version: env!("CARGO_PKG_VERSION"), store_id: plan.store_id };
+    let service = ShardService::new(platform.clone(), net.clone(), dispatch.clone(), identity);
+    net.attach(service.clone());
+    plan.report(index, ShardReport::Opened);
+    while !plan.may_listen(index) {
+        if plan.board.is_draining() {
+            return storage.shutdown().await.map_err(|error| (ExitStatus::Failure, error.to_string()));
+        }
+        platform.clock().sleep(Duration::from_millis(1)).await;
+    }
+    let bound = listen(plan, index, &net)
+        .map_err(|error| (ExitStatus::AddressUnusable, format!("shard {index} cannot listen: {error}")))?;
+    if let Some(address) = bound.shard {
+        let _ = plan.shard_addresses[index].set(address);
+    }
+    plan.report(index, ShardReport::Listening { http: bound.http, wire: bound.wire });
+    keep_house(plan, index, &platform, &dispatch).await;
+    drain(plan, index, &platform, &net, &dispatch, &service).await;
+    let sealed = storage.shutdown().await;
+    farewell(&platform, &net).await;
+    sealed.map_err(|error| {
+        let message = format!("shard {index} did not seal its log ({error}); nothing acknowledged is lost");
+        (ExitStatus::Failure, message)
+    })
+}
+
+async fn open_log(
+    plan: &Plan,
+    index: usize,
+    platform: &Production,
+) -> Result<Rc<LogStorage<Production>>, Failed> {
+    let options = LogOptions {
+        directory: plan.shard_directories[index].clone(),
+        identity: LogIdentity { store_id: plan.store_id, generation: plan.generation as u32, shard: index as u16 },
+        keyring: plan.keyring.clone(),
+        salvage: plan.salvage,
+        metrics: plan.metrics.clone(),
+        sizes: LogSizes::default(),
+    };
+    LogStorage::open(platform.clone(), options).await.map_err(|error| error.to_string())
+}
+
+fn join(
+    plan: &Arc<Plan>,
+    index: usize,
+    platform: &Production,
+    doorbell: ShardDoorbell,
+    storage: Rc<LogStorage<Production>>,
+) -> Rc<ShardDispatch> {
+    let delivery = Rc::new(Delivery::new(plan.mailboxes.end(index, doorbell)));
+    let sink = delivery.clone();
+    let cache = CacheOptions {
+        bytes_max: plan.cache_bytes_per_shard,
+        entries_max: plan.cache_entries_per_shard,
+        ttl_ms: plan.cache_ttl_ms,
+    };
+    let engine = Engine::start(
+        platform.clone(),
+        storage,
+        cache,
+        plan.metrics.clone(),
+        index,
+        Rc::new(move |ticket, outcome| sink.deliver(ticket, outcome)),
+    );
+    let custodian = (index == 0).then(|| StoreCustodian::new(plan.store.clone(), platform.clone()));
+    Dispatch::new(Parts {
+        platform: platform.clone(),
+        shard: index,
+        engine,
+        delivery,
+        templates: plan.templates.clone(),
+        authenticator: plan.authenticator.clone(),
+        topology: plan.topology.clone(),
+        shard_addresses: plan.shard_addresses.clone(),
+        board: plan.board.clone(),
+        metrics: plan.metrics.clone(),
+        body_bytes_max: plan.body_bytes_max,
+        custodian,
+    })
+}
+
+struct Bound {
+    http: SocketAddr,
+    wire: SocketAddr,
+    shard: Option<SocketAddr>,
+}
+
+/// Shard 0 goes first: where the system chooses a port, the others share what it got.
+fn listen(plan: &Plan, index: usize, net: &Net) -> io::Result<Bound> {
+    let missing = || io::Error::other("the system did not say which address it bound");
+    let (rest, wire) = plan.addresses();
+    let http = net.listen(HTTP_LISTENER, ListenAddress::Tcp(rest))?.ok_or_else(missing)?;
+    let wire = net.listen(WIRE_LISTENER, ListenAddress::Tcp(wire))?.ok_or_else(missing)?;
+    let mut own = SocketAddr::new(wire.ip(), 0);
+    if plan.wire_shard_base_port != 0 {
+        own.set_port(plan.wire_shard_base_port + index as u16);
+    }
+    let shard = net.listen(WIRE_SHARD_LISTENER, ListenAddress::Tcp(own))?;
+    if index == 0
+        && let Some(path) = &plan.wire_socket
+    {
+        net.listen(WIRE_SOCKET_LISTENER, ListenAddress::Unix(path.clone()))?;
+    }
+    Ok(Bound { http, wire, shard })
+}
+
+/// Until a stop is asked for: gauges, health, templates, and data keys that can go.
+async fn keep_house(plan: &Plan, index: usize, platform: &Production, dispatch: &Rc<ShardDispatch>) {
+    let mut ticks = 0u64;
+    while !plan.board.is_draining() {
+        if ticks.is_multiple_of(TICKS_PER_ROUND) {
+            report_health(plan, index, dispatch);
+            if index == 0 {
+                if let Err(error) = plan.templates.rescan(platform).await {
+                    tracing::warn!("templates were not looked over: {error}; tried again in a second");
+                }
+                if (ticks / TICKS_PER_ROUND) % ROUNDS_PER_KEY_CHECK == ROUNDS_PER_KEY_CHECK - 1 {
+                    dispatch.drop_unused_keys().await;
+                }
+            }
+        }
+        ticks += 1;
+        platform.clock().sleep(TICK).await;
+    }
+}
+
+fn report_health(plan: &Plan, index: usize, dispatch: &ShardDispatch) {
+    dispatch.engine().publish_gauges();
+    let mut problems = Vec::new();
+    if let Some(reason) = dispatch.engine().storage().status().refuses_writes {
+        problems.push(format!("shard {index} refuses writes: {reason}"));
+    }
+    if index == 0 {
+        let damaged = plan.templates.damaged().into_iter();
+        problems.extend(damaged.map(|(id, reason)| format!("the template of schema '{id}' is damaged: {reason}")));
+    }
+    plan.board.report(index, problems);
+}
+
+/// Finishes what was accepted. Peers may still ask until every shard is quiet.
+async fn drain(
+    plan: &Plan,
+    index: usize,
+    platform: &Production,
+    net: &Net,
+    dispatch: &Rc<ShardDispatch>,
+    service: &Rc<Running>,
+) {
+    net.stop_listening();
+    let deadline_ns = platform.clock().now_ns() + DRAIN_TIMEOUT_MS * 1_000_000;
+    let in_time = || platform.clock().now_ns() < deadline_ns;
+    service.drain();
+    while dispatch.outstanding() > 0 && in_time() {
+        platform.clock().sleep(Duration::from_millis(1)).await;
+    }
+    let left = dispatch.outstanding();
+    if left > 0 {
+        tracing::warn!("shard {index} stops with {left} requests unanswered: their outcome is unknown to the callers");
+    }
+    plan.board.shard_is_quiet();
+    while !plan.board.all_quiet() && in_time() {
+        platform.clock().sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Lets the last replies leave.
+async fn farewell(platform: &Production, net: &Net) {
+    let deadline_ns = platform.clock().now_ns() + FAREWELL.as_nanos() as u64;
+    while net.connections() > 0 && platform.clock().now_ns() < deadline_ns {
+        platform.clock().sleep(Duration::from_millis(1)).await;
+    }
+}
