@@ -22,13 +22,11 @@ fn no_byte_of_store_or_keyring_can_be_changed() {
     for name in ["store.json", "keyring.json"] {
         let content = directory.read(name);
         for at in 0..content.len() {
-            for flip in [0x01, 0x20] {
-                let mut forged = content.clone();
-                forged[at] ^= flip;
-                directory.write(name, &forged);
-                let refusal = directory.open_with(given(7)).expect_err("a changed byte must be refused");
-                assert!(refusal.to_string().contains(".json"), "byte {at} of {name}: {refusal}");
-            }
+            let mut forged = content.clone();
+            forged[at] ^= 0x01;
+            directory.write(name, &forged);
+            let refusal = directory.open_with(given(7)).expect_err("a changed byte must be refused");
+            assert!(refusal.to_string().contains(".json"), "byte {at} of {name}: {refusal}");
         }
         directory.write(name, &content[..content.len() - 1]);
         assert!(matches!(directory.open_with(given(7)), Err(StoreError::Damaged { .. })));
