@@ -57,7 +57,7 @@ The server must be stopped. Only the keyring is rewritten; documents stay as the
 the command has ended with status 0, and backups of the old keyring as long as you keep the old root key.
 
 Example:
-  head -c 32 /dev/urandom > /etc/deltadb/new.key && chmod 600 /etc/deltadb/new.key
+  (umask 077; head -c 32 /dev/urandom | base64 > /etc/deltadb/new.key)
   deltadb rewrap --data-dir /var/lib/deltadb --new-master-key-file /etc/deltadb/new.key";
 
 /// Which server, and as whom.
