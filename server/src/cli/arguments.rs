@@ -47,17 +47,18 @@ pub(super) enum Subcommand {
 }
 
 const SERVE_HELP: &str = "\
-Each flag has a variable DELTA_<FLAG> (DELTA_DATA_DIR, DELTA_REST_ADDR, …); $ADMIN_KEY, $MASTER_KEY and
-$MASTER_KEY_FILE are heard too. A flag counts over a variable, a variable over the file of --config, the file over
+Each flag has a variable DELTA_<FLAG> (DELTA_DATA_DIR, DELTA_REST_ADDR, …); $ADMIN_KEY, $MASTER_KEY and \
+$MASTER_KEY_FILE are heard too. A flag counts over a variable, a variable over the file of --config, the file over \
 the default. A secret given by two means is an error. SIZE is like 512MiB, DURATION like 250ms, 30s, 5m, 24h or 7d.
+
 Stop the server with SIGTERM or Ctrl-C: it finishes what it accepted. A second signal stops it at once.";
 
 const REWRAP_HELP: &str = "\
-The server must be stopped. Only the keyring is rewritten; documents stay as they are. Keep the old root key until
-the command has ended with status 0, and backups of the old keyring as long as you keep the old root key.
+The server must be stopped. Only the keyring is rewritten; documents stay as they are. Keep the old root key until \
+the command has ended with status 0, and as long as you keep backups of the old keyring. Prints the new root key's id.
 
 Example:
-  head -c 32 /dev/urandom > /etc/deltadb/new.key && chmod 600 /etc/deltadb/new.key
+  (umask 077; head -c 32 /dev/urandom | base64 > /etc/deltadb/new.key)
   deltadb rewrap --data-dir /var/lib/deltadb --new-master-key-file /etc/deltadb/new.key";
 
 /// Which server, and as whom.

@@ -2,7 +2,7 @@
 
 use super::arguments::ClientFlags;
 use super::error::CliError;
-use crate::config::{ADMIN_KEY_FILE, SecretSource, choose_secret, parse_duration};
+use crate::config::{ADMIN_KEY_FILE, Means, MeansKind, SecretSource, choose_secret, parse_duration};
 use secrecy::SecretString;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -71,13 +71,13 @@ impl Endpoint {
 }
 
 fn key_sources(flags: &ClientFlags, variable: &dyn Fn(&str) -> Option<String>) -> Vec<SecretSource> {
-    let value = |secret: String, means: &str| SecretSource::Value { secret: secret.into(), means: means.into() };
-    let file = |path: String, means: &str| SecretSource::File { path: path.into(), means: means.into() };
+    let value = |secret: String, means: Means| SecretSource::Value { secret: secret.into(), means };
+    let file = |path: String, means: Means| SecretSource::File { path: path.into(), means };
     [
-        flags.credential.clone().map(|secret| value(secret, "--key")),
-        flags.key_file.clone().map(|path| file(path, "--key-file")),
-        variable("DELTA_KEY").map(|secret| value(secret, "$DELTA_KEY")),
-        variable("DELTA_KEY_FILE").map(|path| file(path, "$DELTA_KEY_FILE")),
+        flags.credential.clone().map(|secret| value(secret, Means::flag("--key"))),
+        flags.key_file.clone().map(|path| file(path, Means::flag("--key-file"))),
+        variable("DELTA_KEY").map(|secret| value(secret, Means::variable("DELTA_KEY"))),
+        variable("DELTA_KEY_FILE").map(|path| file(path, Means::variable("DELTA_KEY_FILE"))),
     ]
     .into_iter()
     .flatten()
@@ -87,7 +87,8 @@ fn key_sources(flags: &ClientFlags, variable: &dyn Fn(&str) -> Option<String>) -
 fn own_key(address: &Address, data_dir: &Path) -> Result<SecretSource, CliError> {
     let path = data_dir.join(ADMIN_KEY_FILE);
     if address.is_local() && path.exists() {
-        return Ok(SecretSource::File { path, means: "the server's own key file".into() });
+        let means = Means { kind: MeansKind::Default, text: "the server's own key file".into() };
+        return Ok(SecretSource::File { path, means });
     }
     let looked = if address.is_local() { format!(" (none in {})", path.display()) } else { String::new() };
     Err(CliError::Answered {

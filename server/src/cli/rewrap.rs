@@ -3,7 +3,7 @@
 use super::arguments::RewrapArguments;
 use super::error::CliError;
 use super::output::print_line;
-use crate::config::{MASTER_KEY_FILE, SecretSource, choose_secret};
+use crate::config::{MASTER_KEY_FILE, Means, MeansKind, SecretSource, choose_secret};
 use crate::start;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ pub(super) fn run(arguments: RewrapArguments) -> Result<(), CliError> {
     let present = present_key(&arguments, &|name| std::env::var(name).ok())?;
     let new = SecretSource::File {
         path: PathBuf::from(&arguments.new_master_key_file),
-        means: "--new-master-key-file".into(),
+        means: Means::flag("--new-master-key-file"),
     };
     let key_id = start::rewrap(Path::new(&arguments.data_dir), &present, &new, arguments.key_id.as_deref())
         .map_err(|error| CliError::Ended { status: error.status, message: error.message })?;
@@ -22,19 +22,26 @@ fn present_key(
     arguments: &RewrapArguments,
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Result<SecretSource, CliError> {
-    let file = |path: String, means: &str| SecretSource::File { path: path.into(), means: means.into() };
-    let mut sources: Vec<SecretSource> =
-        arguments.master_key_file.clone().map(|path| file(path, "--master-key-file")).into_iter().collect();
+    let file = |path: String, means: Means| SecretSource::File { path: path.into(), means };
+    let mut sources: Vec<SecretSource> = arguments
+        .master_key_file
+        .clone()
+        .map(|path| file(path, Means::flag("--master-key-file")))
+        .into_iter()
+        .collect();
     for name in ["MASTER_KEY_FILE", "DELTA_MASTER_KEY_FILE"] {
-        sources.extend(variable(name).map(|path| file(path, &format!("${name}"))));
+        sources.extend(variable(name).map(|path| file(path, Means::variable(name))));
     }
     for name in ["MASTER_KEY", "DELTA_MASTER_KEY"] {
         sources.extend(
-            variable(name).map(|secret| SecretSource::Value { secret: secret.into(), means: format!("${name}") }),
+            variable(name).map(|secret| SecretSource::Value { secret: secret.into(), means: Means::variable(name) }),
         );
     }
     let own = Path::new(&arguments.data_dir).join(MASTER_KEY_FILE);
-    let own = SecretSource::File { path: own, means: "the store's own key file".into() };
+    let own = SecretSource::File {
+        path: own,
+        means: Means { kind: MeansKind::Default, text: "the store's own key file".into() },
+    };
     Ok(choose_secret("master key", sources)?.unwrap_or(own))
 }
 
@@ -59,6 +66,6 @@ mod tests {
         assert!(matches!(given, SecretSource::File { path, .. } if path == Path::new("/old")));
         let variable = |name: &str| (name == "MASTER_KEY").then(|| "00".to_owned());
         assert!(present_key(&arguments(Some("/old")), &variable).is_err());
-        assert_eq!(present_key(&arguments(None), &variable).unwrap().means(), "$MASTER_KEY");
+        assert_eq!(present_key(&arguments(None), &variable).unwrap().means().text, "$MASTER_KEY");
     }
 }

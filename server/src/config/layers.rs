@@ -1,6 +1,6 @@
 //! Where values come from: flags over variables over the configuration file, each value with its place.
 
-use super::secret::{SecretSource, choose_secret};
+use super::secret::{Means, MeansKind, SecretSource, choose_secret};
 use super::{ConfigError, parse};
 use secrecy::SecretString;
 use std::collections::BTreeMap;
@@ -57,7 +57,7 @@ impl Setting {
 /// A value and its place.
 struct Given {
     value: Zeroizing<String>,
-    place: String,
+    means: Means,
 }
 
 /// All values of all means; the first of a name is the one that counts.
@@ -73,17 +73,17 @@ impl Layers {
     ) -> Result<Self, ConfigError> {
         let mut layers = Self { given: BTreeMap::new() };
         for (name, value) in flags {
-            layers.add(name, value, format!("--{name}"));
+            layers.add(name, value, Means::flag(&format!("--{name}")));
         }
         for setting in &SETTINGS {
             for name in setting.variable_names() {
                 let Some(value) = variable(&name) else { continue };
-                let place = format!("${name}");
+                let means = Means::variable(&name);
                 let value = value.into_string().map_err(|_| ConfigError::Value {
-                    place: place.clone(),
+                    place: means.text.clone(),
                     reason: "the value is not text (UTF-8)".into(),
                 })?;
-                layers.add(setting.name, value, place);
+                layers.add(setting.name, value, means);
             }
         }
         if let Some(path) = layers.parsed("config", parse::parse_path)? {
@@ -101,7 +101,7 @@ impl Layers {
         let Some(given) = self.given.get(name).and_then(|all| all.first()) else { return Ok(None) };
         match parse(&given.value) {
             Ok(value) => Ok(Some(value)),
-            Err(reason) => Err(ConfigError::Value { place: given.place.clone(), reason }),
+            Err(reason) => Err(ConfigError::Value { place: given.means.text.clone(), reason }),
         }
     }
 
@@ -128,11 +128,11 @@ impl Layers {
     ) -> Result<Option<SecretSource>, ConfigError> {
         let values = self.all(value_name).map(|given| SecretSource::Value {
             secret: SecretString::from(given.value.as_str()),
-            means: given.place.clone(),
+            means: given.means.clone(),
         });
         let files = self
             .all(file_name)
-            .map(|given| SecretSource::File { path: given.value.as_str().into(), means: given.place.clone() });
+            .map(|given| SecretSource::File { path: given.value.as_str().into(), means: given.means.clone() });
         choose_secret(&value_name.replace('-', " "), values.chain(files).collect())
     }
 
@@ -140,8 +140,8 @@ impl Layers {
         self.given.get(name).into_iter().flatten()
     }
 
-    fn add(&mut self, name: &'static str, value: String, place: String) {
-        self.given.entry(name).or_default().push(Given { value: Zeroizing::new(value), place });
+    fn add(&mut self, name: &'static str, value: String, means: Means) {
+        self.given.entry(name).or_default().push(Given { value: Zeroizing::new(value), means });
     }
 
     fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
@@ -169,7 +169,7 @@ impl Layers {
                 place: place.clone(),
                 reason: "a string, a whole number or a boolean is expected".into(),
             })?;
-            self.add(setting.name, value, place);
+            self.add(setting.name, value, Means { kind: MeansKind::ConfigFile, text: place });
         }
         Ok(())
     }

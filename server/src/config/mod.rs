@@ -16,7 +16,7 @@ pub use error::ConfigError;
 pub use flags::ServeFlags;
 pub use layers::{SETTINGS, Setting};
 pub use parse::{parse_duration, parse_size};
-pub use secret::{SecretSource, choose_secret};
+pub use secret::{Means, MeansKind, SecretSource, choose_secret};
 
 use crate::limits::{BODY_BYTES_CEILING, BODY_BYTES_DEFAULT, SHARDS_MAX};
 use layers::Layers;

@@ -11,6 +11,40 @@ use zeroize::{Zeroize, Zeroizing};
 /// Longest secret file that is read.
 const SECRET_BYTES_MAX: u64 = 4096;
 
+/// Which kind of means gave a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MeansKind {
+    /// A flag.
+    Flag,
+    /// An environment variable.
+    Variable,
+    /// A key of the configuration file.
+    ConfigFile,
+    /// Nobody gave it: it is where the product keeps it.
+    Default,
+}
+
+/// By what a value was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Means {
+    /// The kind.
+    pub kind: MeansKind,
+    /// As an operator would write it: `--flag`, `$VARIABLE`, or key and file.
+    pub text: String,
+}
+
+impl Means {
+    /// A flag, with its dashes.
+    pub fn flag(text: &str) -> Self {
+        Self { kind: MeansKind::Flag, text: text.to_owned() }
+    }
+
+    /// A variable, without its dollar.
+    pub fn variable(name: &str) -> Self {
+        Self { kind: MeansKind::Variable, text: format!("${name}") }
+    }
+}
+
 /// How a secret was given.
 #[derive(Clone)]
 pub enum SecretSource {
@@ -19,20 +53,20 @@ pub enum SecretSource {
         /// The secret.
         secret: SecretString,
         /// The flag or variable.
-        means: String,
+        means: Means,
     },
     /// A file that holds it.
     File {
         /// Its path.
         path: PathBuf,
         /// The flag, variable or key that named it.
-        means: String,
+        means: Means,
     },
 }
 
 impl SecretSource {
     /// The flag, variable or key by which it was given, for the start block and errors.
-    pub fn means(&self) -> &str {
+    pub fn means(&self) -> &Means {
         match self {
             SecretSource::Value { means, .. } | SecretSource::File { means, .. } => means,
         }
@@ -70,15 +104,15 @@ impl SecretSource {
     }
 
     fn error(&self, reason: String) -> ConfigError {
-        ConfigError::Secret { means: self.means().to_owned(), reason }
+        ConfigError::Secret { means: self.means().text.clone(), reason }
     }
 }
 
 impl std::fmt::Debug for SecretSource {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            SecretSource::Value { means, .. } => write!(formatter, "value by {means}"),
-            SecretSource::File { path, means } => write!(formatter, "file {} by {means}", path.display()),
+            SecretSource::Value { means, .. } => write!(formatter, "value by {}", means.text),
+            SecretSource::File { path, means } => write!(formatter, "file {} by {}", path.display(), means.text),
         }
     }
 }
@@ -90,14 +124,14 @@ pub fn choose_secret(what: &str, sources: Vec<SecretSource>) -> Result<Option<Se
     if let Some(second) = sources.next() {
         return Err(ConfigError::SecretTwice {
             what: what.to_owned(),
-            first: first.means().to_owned(),
-            second: second.means().to_owned(),
+            first: first.means().text.clone(),
+            second: second.means().text.clone(),
         });
     }
     if let SecretSource::Value { secret, means } = &first
         && secret.expose_secret().is_empty()
     {
-        return Err(ConfigError::Secret { means: means.clone(), reason: "the secret is empty".into() });
+        return Err(ConfigError::Secret { means: means.text.clone(), reason: "the secret is empty".into() });
     }
     Ok(Some(first))
 }

@@ -157,7 +157,7 @@ fn no_debug_or_error_text_shows_a_secret() {
 #[test]
 fn a_secret_file_is_read_without_its_line_end_and_bounded() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let source = SecretSource::File { path: file.path().to_owned(), means: "--key-file".into() };
+    let source = SecretSource::File { path: file.path().to_owned(), means: Means::flag("--key-file") };
     std::fs::write(file.path(), "hunter2\r\n").unwrap();
     assert_eq!(source.read_text().unwrap().expose_secret(), "hunter2");
     assert_eq!(source.read_bytes().unwrap().as_slice(), b"hunter2\r\n");

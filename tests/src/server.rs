@@ -1,0 +1,307 @@
+//! One `deltadb serve` process: started, watched, signalled, and surely gone at the end.
+
+use crate::{ADMIN_KEY, HttpClient, PATIENCE, binary};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// How a server is to be started.
+#[derive(Clone, Default)]
+pub struct ServerBuilder {
+    data_dir: Option<PathBuf>,
+    working_dir: Option<PathBuf>,
+    arguments: Vec<String>,
+    variables: Vec<(String, String)>,
+    own_key: bool,
+    own_addresses: bool,
+}
+
+/// A server that did not start, or has ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit status; 128 + n when signal n ended it.
+    pub status: i32,
+    /// All it said on stdout.
+    pub stdout: String,
+    /// All it said on stderr.
+    pub stderr: String,
+}
+
+/// A running server.
+pub struct TestServer {
+    /// Where HTTP listens.
+    pub rest: SocketAddr,
+    /// Where the wire protocol listens.
+    pub wire: SocketAddr,
+    /// The start block.
+    pub start_block: Vec<String>,
+    child: Child,
+    pid_fd: OwnedFd,
+    ended: bool,
+    data_dir: PathBuf,
+    stdout: mpsc::Receiver<String>,
+    scratch: TempDir,
+}
+
+impl ServerBuilder {
+    /// Keeps data here; without it the directory goes with the server.
+    pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(path.into());
+        self
+    }
+
+    /// Runs there, with the default data directory in it.
+    pub fn working_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.working_dir = Some(path.into());
+        self
+    }
+
+    /// With so many shards.
+    pub fn shards(self, count: usize) -> Self {
+        self.arguments(["--shards".to_owned(), count.to_string()])
+    }
+
+    /// With more flags.
+    pub fn arguments(mut self, arguments: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// With a variable in its environment.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Lets the server make its own admin key.
+    pub fn own_key(mut self) -> Self {
+        self.own_key = true;
+        self
+    }
+
+    /// Leaves the addresses to `arguments`.
+    pub fn own_addresses(mut self) -> Self {
+        self.own_addresses = true;
+        self
+    }
+
+    /// Starts it and waits until it is ready.
+    pub fn start(self) -> TestServer {
+        self.try_start().unwrap_or_else(|ended| panic!("the server did not start: {ended:#?}"))
+    }
+
+    /// Starts it; the end of the process is the error.
+    pub fn try_start(self) -> Result<TestServer, Ended> {
+        let scratch = tempfile::tempdir().expect("a temporary directory");
+        let data_dir = match (&self.data_dir, &self.working_dir) {
+            (Some(path), _) => path.clone(),
+            (None, Some(path)) => path.join("delta-data"),
+            (None, None) => scratch.path().join("data"),
+        };
+        let stderr = std::fs::File::create(scratch.path().join("stderr")).expect("a file for stderr");
+        let mut command = self.command(&data_dir);
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().expect("deltadb can be run");
+        let pid = Pid::from_child(&child);
+        let pid_fd = pidfd_open(pid, PidfdFlags::empty()).expect("a descriptor of the child");
+        let stdout = read_lines(child.stdout.take().expect("stdout is piped"));
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = TestServer {
+            rest: nowhere,
+            wire: nowhere,
+            start_block: Vec::new(),
+            child,
+            pid_fd,
+            ended: false,
+            data_dir,
+            stdout,
+            scratch,
+        };
+        if server.read_start_block() { Ok(server) } else { Err(server.wait()) }
+    }
+
+    fn command(&self, data_dir: &Path) -> Command {
+        let mut command = Command::new(binary::deltadb());
+        clean_environment(&mut command);
+        command.arg("serve");
+        match &self.working_dir {
+            Some(path) => command.current_dir(path),
+            None => command.arg("--data-dir").arg(data_dir),
+        };
+        if !self.own_addresses {
+            command.env("DELTA_REST_ADDR", "127.0.0.1:0").env("DELTA_WIRE_ADDR", "127.0.0.1:0");
+        }
+        if !self.own_key {
+            command.env("ADMIN_KEY", ADMIN_KEY);
+        }
+        command.args(&self.arguments).envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
+
+impl TestServer {
+    /// A server on a directory of its own.
+    pub fn start() -> Self {
+        Self::builder().start()
+    }
+
+    /// Options first.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder::default()
+    }
+
+    /// An HTTP client with the admin key.
+    pub fn http(&self) -> HttpClient {
+        HttpClient::new(self.rest, Some(ADMIN_KEY))
+    }
+
+    /// An HTTP client without a key.
+    pub fn http_anonymous(&self) -> HttpClient {
+        HttpClient::new(self.rest, None)
+    }
+
+    /// The command line, pointed at this server.
+    pub fn cli(&self) -> crate::Cli {
+        crate::Cli::new(&self.wire.to_string())
+    }
+
+    /// Where its data lies.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Resident memory, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches("kB").trim().parse::<u64>().expect("a number") * 1024
+    }
+
+    /// What it has said on stderr so far.
+    pub fn stderr(&self) -> String {
+        let bytes = std::fs::read(self.scratch.path().join("stderr")).expect("stderr was kept");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        pidfd_send_signal(&self.pid_fd, signal).expect("the server runs");
+    }
+
+    /// SIGTERM, and the end.
+    pub fn stop(self) -> Ended {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    /// SIGTERM; the exit must be clean.
+    pub fn stop_cleanly(self) {
+        let ended = self.stop();
+        assert_eq!(ended.status, 0, "{ended:#?}");
+    }
+
+    /// SIGKILL, and the end.
+    pub fn kill(self) -> Ended {
+        self.signal(Signal::KILL);
+        self.wait()
+    }
+
+    /// Whether it ends within this time.
+    pub fn ends_within(&self, patience: Duration) -> bool {
+        let mut watched = [PollFd::new(&self.pid_fd, PollFlags::IN)];
+        let timeout = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: i64::from(patience.subsec_nanos()) };
+        poll(&mut watched, Some(&timeout)).expect("poll") == 1
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> Ended {
+        let in_time = self.ends_within(PATIENCE);
+        if !in_time {
+            let _ = self.child.kill();
+        }
+        let status = self.child.wait().expect("the child can be waited for");
+        self.ended = true;
+        let mut stdout = self.start_block.join("\n");
+        stdout.extend(self.stdout.iter().map(|line| format!("\n{line}")));
+        let stderr = self.stderr();
+        assert!(in_time, "the server did not end in {PATIENCE:?}; stdout: {stdout}; stderr: {stderr}");
+        let status = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(-1);
+        Ended { status, stdout, stderr }
+    }
+
+    /// Reads lines until the one that says it is ready; false when the output ends before.
+    fn read_start_block(&mut self) -> bool {
+        loop {
+            let line = match self.stdout.recv_timeout(PATIENCE) {
+                Ok(line) => line,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return false,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    panic!("neither ready nor ended; stdout: {:?}; stderr: {}", self.start_block, self.stderr())
+                }
+            };
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words.as_slice() {
+                ["rest", url, ..] => self.rest = address(url.trim_start_matches("http://")).unwrap_or(self.rest),
+                ["wire", text, ..] => self.wire = address(text).unwrap_or(self.wire),
+                _ => {}
+            }
+            let ready = words.first().is_some_and(|word| word.starts_with("ready"));
+            self.start_block.push(line);
+            if ready {
+                let known = self.rest.port() != 0 && self.wire.port() != 0;
+                assert!(known, "the start block lacks an address: {:#?}", self.start_block);
+                return true;
+            }
+        }
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Removes everything from a command's environment that `deltadb` would hear.
+pub fn clean_environment(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let heard = name.to_str().is_some_and(|name| {
+            name.starts_with("DELTA_") || ["ADMIN_KEY", "MASTER_KEY", "MASTER_KEY_FILE"].contains(&name)
+        });
+        if heard {
+            command.env_remove(name);
+        }
+    }
+}
+
+fn address(text: &str) -> Option<SocketAddr> {
+    text.parse().ok()
+}
+
+fn read_lines(stdout: ChildStdout) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
