@@ -144,9 +144,7 @@ async fn handle<A: Api, C: Clock>(
         if parts.method == Method::OPTIONS {
             return Reply::empty(StatusCode::NO_CONTENT).with_allow(allow);
         }
-        let mut problem = Problem::new(ErrorCode::MethodNotAllowed, format!("this route takes {allow}"));
-        problem.allow = Some(allow);
-        return problem.into();
+        return Problem::new(ErrorCode::MethodNotAllowed, format!("this route takes {allow}")).with_allow(allow).into();
     };
     *metric = route.metric;
     let prepared = prepare(gateway, route, &target, parts, body, pace);
