@@ -11,9 +11,33 @@ use std::task::{Context, Poll, ready};
 /// Memory set aside for a body on the word of its Content-Length alone.
 const RESERVE_BYTES_MAX: usize = 64 << 10;
 
+/// A request's body, and whether it has been read to its end.
+pub struct RequestBody {
+    incoming: Incoming,
+    ended: bool,
+}
+
+impl RequestBody {
+    /// Nothing read yet.
+    pub fn new(incoming: Incoming) -> Self {
+        let ended = incoming.is_end_stream();
+        Self { incoming, ended }
+    }
+
+    /// Whether nothing of it is left on the connection.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Its length, when the head says.
+    pub fn exact_bytes(&self) -> Option<u64> {
+        self.incoming.size_hint().exact()
+    }
+}
+
 /// Reads a whole body of at most `bytes_max`. A declared length over that is refused before anything is read.
-pub async fn read(body: &mut Incoming, pace: &Pace, bytes_max: usize) -> Result<Bytes, Failure> {
-    if body.size_hint().lower() > bytes_max as u64 {
+pub async fn read(body: &mut RequestBody, pace: &Pace, bytes_max: usize) -> Result<Bytes, Failure> {
+    if body.incoming.size_hint().lower() > bytes_max as u64 {
         return Err(too_large(bytes_max));
     }
     pace.body_begins();
@@ -22,17 +46,17 @@ pub async fn read(body: &mut Incoming, pace: &Pace, bytes_max: usize) -> Result<
     result
 }
 
-async fn collect(body: &mut Incoming, pace: &Pace, bytes_max: usize) -> Result<Bytes, Failure> {
+async fn collect(body: &mut RequestBody, pace: &Pace, bytes_max: usize) -> Result<Bytes, Failure> {
     let Some(first) = next_chunk(body, pace).await? else {
         return Ok(Bytes::new());
     };
     if first.len() > bytes_max {
         return Err(too_large(bytes_max));
     }
-    if body.is_end_stream() {
+    if body.ended {
         return Ok(first);
     }
-    let expected = usize::try_from(body.size_hint().lower()).unwrap_or(bytes_max).min(RESERVE_BYTES_MAX);
+    let expected = usize::try_from(body.incoming.size_hint().lower()).unwrap_or(bytes_max).min(RESERVE_BYTES_MAX);
     let mut whole = BytesMut::with_capacity(first.len() + expected);
     whole.extend_from_slice(&first);
     while let Some(chunk) = next_chunk(body, pace).await? {
@@ -45,18 +69,23 @@ async fn collect(body: &mut Incoming, pace: &Pace, bytes_max: usize) -> Result<B
 }
 
 /// The next piece of data; trailers are passed over.
-async fn next_chunk(body: &mut Incoming, pace: &Pace) -> Result<Option<Bytes>, Failure> {
+async fn next_chunk(body: &mut RequestBody, pace: &Pace) -> Result<Option<Bytes>, Failure> {
     poll_fn(|context| {
         loop {
+            if body.ended {
+                return Poll::Ready(Ok(None));
+            }
             if pace.body_expired() {
                 return Poll::Ready(Err(Failure::new(
                     ErrorCode::RequestTimeout,
                     "the request body did not arrive in time",
                 )));
             }
-            match ready!(Pin::new(&mut *body).poll_frame(context)) {
-                None => return Poll::Ready(Ok(None)),
+            match ready!(Pin::new(&mut body.incoming).poll_frame(context)) {
+                None => body.ended = true,
                 Some(Ok(frame)) => {
+                    // True early for a body of known length; one in chunks ends with the frame after its last.
+                    body.ended = body.incoming.is_end_stream();
                     if let Ok(data) = frame.into_data() {
                         return Poll::Ready(Ok(Some(data)));
                     }

@@ -142,10 +142,7 @@ fn many_reply(keys: Vec<String>, results: Vec<Result<(Version, bool), Failure>>)
         Some(code) => {
             let (failed, total) = (failures.len(), failures.len() + versions.len());
             let detail = format!("{failed} of {total} documents were not written; 'versions' lists those that were");
-            let mut problem = Problem::new(code, detail);
-            problem.versions = Some(versions);
-            problem.keys = failures;
-            Err(problem)
+            Err(Problem::new(code, detail).with_keys(versions, failures))
         }
     }
 }

@@ -93,6 +93,7 @@ enum State {
     Ready(Page),
     Due(String),
     Waiting(Pin<Box<dyn Future<Output = Outcome>>>),
+    Broken,
     Ended,
 }
 
@@ -120,6 +121,7 @@ impl<A: Api, C: Clock> ChunkSource for Lines<A, C> {
                     self.pace.reply_ends();
                     return Poll::Ready(None);
                 }
+                State::Broken => return Poll::Ready(Some(Err(BrokenOff))),
                 State::Ready(page) => {
                     self.pace.reply_begins();
                     let text = self.render(page);
@@ -139,7 +141,13 @@ impl<A: Api, C: Clock> ChunkSource for Lines<A, C> {
                     }
                     match ready!(polled) {
                         Outcome::Page(page) => self.state = State::Ready(page),
-                        _ => return Poll::Ready(Some(Err(BrokenOff))),
+                        _ => {
+                            // Once around, so that what came before is sent before the connection is cut.
+                            self.state = State::Broken;
+                            self.pace.reply_begins();
+                            context.waker().wake_by_ref();
+                            return Poll::Pending;
+                        }
                     }
                 }
             }

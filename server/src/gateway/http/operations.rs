@@ -70,7 +70,5 @@ fn not_ready(health: Health) -> Problem {
     } else {
         "the server cannot serve everything now: 'reasons' says why"
     };
-    let mut problem = Problem::new(ErrorCode::Unavailable, detail);
-    problem.reasons = health.reasons;
-    problem
+    Problem::new(ErrorCode::Unavailable, detail).with_reasons(health.reasons)
 }

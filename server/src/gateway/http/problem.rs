@@ -18,20 +18,24 @@ pub struct KeyFailure {
 pub struct Problem {
     failure: Failure,
     status: StatusCode,
+    more: Option<Box<More>>,
+}
+
+/// What few problems have.
+#[derive(Clone, Debug)]
+enum More {
     /// Methods the route takes, for 405.
-    pub allow: Option<&'static str>,
+    Allow(&'static str),
     /// One sentence a reason, for a server that is not ready.
-    pub reasons: Vec<String>,
-    /// Keys that are durable though the whole failed.
-    pub versions: Option<Vec<(String, Version)>>,
-    /// Keys that failed.
-    pub keys: Vec<KeyFailure>,
+    Reasons(Vec<String>),
+    /// A multi-key write: keys that are durable though the whole failed, and keys that failed.
+    Keys { versions: Vec<(String, Version)>, failures: Vec<KeyFailure> },
 }
 
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
         let status = StatusCode::from_u16(failure.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { failure, status, allow: None, reasons: Vec::new(), versions: None, keys: Vec::new() }
+        Self { failure, status, more: None }
     }
 }
 
@@ -46,6 +50,29 @@ impl Problem {
         Self { status, ..self }
     }
 
+    /// Names the methods the route takes.
+    pub fn with_allow(self, allow: &'static str) -> Self {
+        Self { more: Some(Box::new(More::Allow(allow))), ..self }
+    }
+
+    /// The methods the route takes, for 405.
+    pub fn allow(&self) -> Option<&'static str> {
+        match self.more.as_deref() {
+            Some(More::Allow(allow)) => Some(allow),
+            _ => None,
+        }
+    }
+
+    /// Says why a server is not ready, one sentence a reason.
+    pub fn with_reasons(self, reasons: Vec<String>) -> Self {
+        Self { more: Some(Box::new(More::Reasons(reasons))), ..self }
+    }
+
+    /// Says what became of each key.
+    pub fn with_keys(self, versions: Vec<(String, Version)>, failures: Vec<KeyFailure>) -> Self {
+        Self { more: Some(Box::new(More::Keys { versions, failures })), ..self }
+    }
+
     /// The status it is sent with.
     pub fn status(&self) -> StatusCode {
         self.status
@@ -58,7 +85,12 @@ impl Problem {
 
     /// The document.
     pub fn to_json(&self) -> Vec<u8> {
-        let keys = self.keys.iter().map(|entry| ErrorEntry::of_key(&entry.key, &entry.failure));
+        let (reasons, versions, failures): (&[String], _, &[KeyFailure]) = match self.more.as_deref() {
+            None | Some(More::Allow(_)) => (&[], None, &[]),
+            Some(More::Reasons(reasons)) => (reasons, None, &[]),
+            Some(More::Keys { versions, failures }) => (&[], Some(Versions(versions)), failures),
+        };
+        let keys = failures.iter().map(|entry| ErrorEntry::of_key(&entry.key, &entry.failure));
         let violations = self.failure.violations.iter().map(ErrorEntry::of_violation);
         let document = Document {
             kind: "about:blank",
@@ -68,9 +100,9 @@ impl Problem {
             error: self.failure.code.name(),
             key: self.failure.key.as_deref(),
             version: self.failure.version,
-            versions: self.versions.as_deref().map(Versions),
+            versions,
             errors: keys.chain(violations).collect(),
-            reasons: &self.reasons,
+            reasons,
         };
         // Strings, numbers and lists of them: serializing to memory cannot fail.
         serde_json::to_vec(&document).unwrap_or_default()

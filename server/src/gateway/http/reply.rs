@@ -126,7 +126,7 @@ impl From<Problem> for Reply {
     fn from(problem: Problem) -> Self {
         let body = ReplyBody::whole(problem.to_json().into());
         let reply = Self::of(problem.status(), ContentType::Problem, body);
-        Self { version: problem.version(), allow: problem.allow, ..reply }
+        Self { version: problem.version(), allow: problem.allow(), ..reply }
     }
 }
 

@@ -1,17 +1,15 @@
 //! What a handler sees of a request: checked names, headers it may ask for, and the body.
 
-use super::body;
+use super::body::{self, RequestBody};
 use super::names::Query;
 use super::pace::Pace;
 use crate::command::{ErrorCode, Failure};
+use crate::limits::HTTP_DISCARD_BYTES_MAX;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HOST};
 use http::{HeaderMap, HeaderValue, Version};
-use hyper::body::{Body, Incoming};
 use std::borrow::Cow;
 use std::rc::Rc;
-
-use crate::limits::HTTP_DISCARD_BYTES_MAX;
 
 /// A request on its way to a handler.
 pub struct Request<'a> {
@@ -24,7 +22,7 @@ pub struct Request<'a> {
     /// All headers.
     pub headers: &'a HeaderMap,
     /// The body, not read yet.
-    pub body: &'a mut Incoming,
+    pub body: &'a mut RequestBody,
     /// The connection's pace.
     pub pace: &'a Rc<Pace>,
     /// Largest body.
@@ -74,9 +72,8 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Failure> {
 
 /// Whether an unread body can be dropped without closing the connection: small, of known size, and not held back
 /// by the client until it is asked for.
-pub fn is_disposable(headers: &HeaderMap, body: &Incoming) -> bool {
-    !headers.contains_key(EXPECT)
-        && body.size_hint().exact().is_some_and(|bytes| bytes <= HTTP_DISCARD_BYTES_MAX as u64)
+pub fn is_disposable(headers: &HeaderMap, body: &RequestBody) -> bool {
+    !headers.contains_key(EXPECT) && body.exact_bytes().is_some_and(|bytes| bytes <= HTTP_DISCARD_BYTES_MAX as u64)
 }
 
 fn check_json(headers: &HeaderMap) -> Result<(), Failure> {

@@ -1,6 +1,6 @@
 //! The one path of every request: find the route, judge the credential, call the handler, count, reply.
 
-use super::body::{self, ReplyBody};
+use super::body::{self, ReplyBody, RequestBody};
 use super::names::{self, Query};
 use super::pace::Pace;
 use super::problem::Problem;
@@ -16,7 +16,7 @@ use crate::metrics::HTTP_STATUSES;
 use crate::runtime::platform::Clock;
 use futures_lite::FutureExt;
 use http::{Method, Response, StatusCode, request::Parts};
-use hyper::body::{Body, Incoming};
+use hyper::body::Incoming;
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -61,7 +61,8 @@ pub async fn answer<A: Api, C: Clock>(
 ) -> Result<Response<ReplyBody>, Infallible> {
     pace.request_begins();
     let started_ns = gateway.clock.now_ns();
-    let (parts, mut body) = request.into_parts();
+    let (parts, body) = request.into_parts();
+    let mut body = RequestBody::new(body);
     let mut metric = METRIC_OTHER;
     let handled = AssertUnwindSafe(handle(&gateway, &pace, &parts, &mut body, &mut metric)).catch_unwind().await;
     let mut reply = handled.unwrap_or_else(|_| panicked(&gateway));
@@ -111,8 +112,8 @@ fn panicked<A: Api, C: Clock>(gateway: &HttpGateway<A, C>) -> Reply {
 
 /// Deals with a body that no handler has read to its end: a small one is read and dropped, for any other the
 /// connection ends after the reply.
-async fn dispose(reply: &mut Reply, parts: &Parts, body: &mut Incoming, pace: &Pace) {
-    if body.is_end_stream() {
+async fn dispose(reply: &mut Reply, parts: &Parts, body: &mut RequestBody, pace: &Pace) {
+    if body.has_ended() {
         return;
     }
     let disposable = reply.status != StatusCode::REQUEST_TIMEOUT
@@ -129,7 +130,7 @@ async fn handle<A: Api, C: Clock>(
     gateway: &Rc<HttpGateway<A, C>>,
     pace: &Rc<Pace>,
     parts: &Parts,
-    body: &mut Incoming,
+    body: &mut RequestBody,
     metric: &mut usize,
 ) -> Reply {
     if let Err(failure) = request::check_host(parts.version, &parts.headers) {
@@ -143,9 +144,7 @@ async fn handle<A: Api, C: Clock>(
         if parts.method == Method::OPTIONS {
             return Reply::empty(StatusCode::NO_CONTENT).with_allow(allow);
         }
-        let mut problem = Problem::new(ErrorCode::MethodNotAllowed, format!("this route takes {allow}"));
-        problem.allow = Some(allow);
-        return problem.into();
+        return Problem::new(ErrorCode::MethodNotAllowed, format!("this route takes {allow}")).with_allow(allow).into();
     };
     *metric = route.metric;
     let prepared = prepare(gateway, route, &target, parts, body, pace);
@@ -169,7 +168,7 @@ fn prepare<'a, A: Api, C: Clock>(
     route: &Route,
     target: &routes::Target<'a>,
     parts: &'a Parts,
-    body: &'a mut Incoming,
+    body: &'a mut RequestBody,
     pace: &'a Rc<Pace>,
 ) -> Result<(Principal, Request<'a>), Failure> {
     let principal = match route.access {

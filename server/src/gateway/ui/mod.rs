@@ -8,8 +8,18 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use std::sync::OnceLock;
 
-/// The page.
-pub const PAGE: &str = include_str!("index.html");
+/// The page, put together from its parts when the server is compiled.
+pub const PAGE: &str = concat!(
+    "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n",
+    "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n",
+    "<title>DeltaDatabase</title>\n<link rel=\"icon\" href=\"data:,\">\n<style>",
+    include_str!("style.css"),
+    "</style>\n</head>\n",
+    include_str!("page.html"),
+    "<script>",
+    include_str!("app.js"),
+    "</script>\n</body>\n</html>\n",
+);
 
 /// The value of `Content-Security-Policy` for the page.
 pub fn content_security_policy() -> &'static str {
