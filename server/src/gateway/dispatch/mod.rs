@@ -8,6 +8,8 @@
 mod admin;
 mod delivery;
 mod scatter;
+#[cfg(test)]
+mod tests;
 
 pub use admin::KeyCustodian;
 pub use delivery::{Delivery, WireReplies};

@@ -1,0 +1,209 @@
+//! Three shards of one store on one simulated machine, with real logs: what a client of either protocol sees.
+
+use super::*;
+use crate::cache::CacheOptions;
+use crate::command::{Condition, PutItem, Version};
+use crate::crypto::keyring::Keyring;
+use crate::mailbox::Mailboxes;
+use crate::runtime::sim::{Sim, SimDoorbell, SimPlatform};
+use crate::storage::log::{LogIdentity, LogOptions, LogSizes, LogStorage};
+use secrecy::SecretString;
+use std::borrow::Cow;
+
+const SHARDS: usize = 3;
+type Shard = Rc<Dispatch<SimPlatform, LogStorage<SimPlatform>, SimDoorbell>>;
+
+struct Cluster {
+    sim: Sim,
+    shards: Vec<Shard>,
+}
+
+impl Cluster {
+    fn start(seed: u64) -> Self {
+        let sim = Sim::new(seed);
+        let platform = sim.platform();
+        let keyring = Arc::new(Keyring::create(platform.entropy(), [7; 16], 0));
+        let open_templates = Templates::open(&platform, "/templates".as_ref());
+        let templates = sim.run_until(open_templates).unwrap().unwrap();
+        let (boxes, board, metrics) = (Mailboxes::new(SHARDS), Arc::new(Board::new(SHARDS)), Metrics::new(SHARDS));
+        let topology = Arc::new(Topology::new(5, SHARDS));
+        let authenticator = Arc::new(Authenticator::new(&SecretString::from("key")));
+        let mut shards = Vec::new();
+        for shard in 0..SHARDS {
+            let options = LogOptions {
+                directory: format!("/shards/1/{shard}").into(),
+                identity: LogIdentity { store_id: [7; 16], generation: 1, shard: shard as u16 },
+                keyring: keyring.clone(),
+                salvage: false,
+                metrics: metrics.clone(),
+                sizes: LogSizes { segment_bytes_first: 1 << 20, ..LogSizes::default() },
+            };
+            let storage = sim.run_until(LogStorage::open(platform.clone(), options)).unwrap().unwrap();
+            let delivery = Rc::new(Delivery::new(boxes.end(shard, sim.doorbell())));
+            let sink = delivery.clone();
+            let cache = CacheOptions { bytes_max: 1 << 20, entries_max: 1 << 10, ttl_ms: 0 };
+            let sink = Rc::new(move |ticket, outcome| sink.deliver(ticket, outcome));
+            let engine = Engine::start(platform.clone(), storage, cache, metrics.clone(), shard, sink);
+            let dispatch = Dispatch::new(Parts {
+                platform: platform.clone(),
+                shard,
+                engine,
+                delivery,
+                templates: templates.clone(),
+                authenticator: authenticator.clone(),
+                topology: topology.clone(),
+                shard_addresses: (0..SHARDS).map(|_| OnceLock::new()).collect::<Vec<_>>().into(),
+                board: board.clone(),
+                metrics: metrics.clone(),
+                body_bytes_max: 1 << 20,
+                custodian: None,
+            });
+            let (turning, doorbell) = (dispatch.clone(), sim.doorbell());
+            platform.spawn().spawn(TaskClass::Foreground, async move {
+                loop {
+                    while turning.turn() {}
+                    doorbell.rung(shard).await;
+                }
+            });
+            shards.push(dispatch);
+        }
+        Self { sim, shards }
+    }
+
+    fn call(&self, shard: usize, command: Command<'static>) -> Outcome {
+        self.sim.run_until(self.shards[shard].call(&Principal::admin(), command)).unwrap()
+    }
+
+    fn put(&self, shard: usize, key: &str, document: &str) -> Outcome {
+        let (key, document) = (Cow::Owned(key.to_owned()), Cow::Owned(document.as_bytes().to_vec()));
+        self.call(shard, Command::Put { schema: "s".into(), key, document, condition: Condition::None })
+    }
+
+    fn get(&self, shard: usize, key: &str) -> Result<String, ErrorCode> {
+        match self.call(shard, Command::Get { schema: "s".into(), key: Cow::Owned(key.to_owned()) }) {
+            Outcome::Document { document, .. } => Ok(String::from_utf8_lossy(document.body()).into_owned()),
+            Outcome::Failed(failure) => Err(failure.code),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn list(&self, shard: usize, after: Option<String>, limit: usize) -> (Vec<String>, Option<String>) {
+        let (schema, prefix) = ("s".into(), "k".into());
+        let after = after.map(Cow::Owned);
+        match self.call(shard, Command::List { schema, prefix, after, limit, documents: true }) {
+            Outcome::Page(page) => {
+                assert!(page.entries.iter().all(|entry| entry.document.is_some()));
+                (page.entries.into_iter().map(|entry| entry.key).collect(), page.next)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn failure_of(outcome: Outcome) -> Failure {
+    match outcome {
+        Outcome::Failed(failure) => failure,
+        other => panic!("a failure was expected, not {other:?}"),
+    }
+}
+
+#[test]
+fn every_shard_serves_every_key() {
+    let cluster = Cluster::start(1);
+    for number in 0..60 {
+        let key = format!("k{number}");
+        assert!(matches!(cluster.put(number % SHARDS, &key, &number.to_string()), Outcome::Written { created: true, .. }));
+        assert_eq!(cluster.get((number + 1) % SHARDS, &key), Ok(number.to_string()));
+    }
+    assert_eq!(cluster.get(0, "nobody"), Err(ErrorCode::NotFound));
+    let owned: Vec<u64> = cluster.shards.iter().map(|shard| shard.engine().storage().status().entities).collect();
+    assert_eq!(owned.iter().sum::<u64>(), 60);
+    assert!(owned.iter().all(|count| *count > 5), "keys spread over the shards: {owned:?}");
+    assert!(cluster.shards.iter().all(|shard| shard.outstanding() == 0));
+}
+
+#[test]
+fn pages_over_all_shards_show_every_key_once_in_order() {
+    let cluster = Cluster::start(2);
+    let mut expected: Vec<String> = (0..40).map(|number| format!("k{number:02}")).collect();
+    for key in expected.iter().rev() {
+        cluster.put(0, key, "{}");
+    }
+    cluster.put(0, "other", "{}");
+    for limit in [1, 7, 40, 1000] {
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let (keys, next) = cluster.list(1, after, limit);
+            assert!(keys.len() <= limit);
+            seen.extend(keys);
+            after = next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen, expected, "limit {limit}");
+    }
+    cluster.call(2, Command::Delete { schema: "s".into(), key: "k07".into(), condition: Condition::None });
+    expected.retain(|key| key != "k07");
+    assert_eq!(cluster.list(0, None, 1000), (expected, None));
+}
+
+#[test]
+fn several_keys_come_back_in_the_order_asked() {
+    let cluster = Cluster::start(3);
+    let item = |number: usize| PutItem { key: format!("k{number}").into(), document: number.to_string().into_bytes().into() };
+    let items = (0..30).map(item).collect();
+    let Outcome::WrittenMany(written) = cluster.call(1, Command::MultiPut { schema: "s".into(), items }) else {
+        panic!("one result a key")
+    };
+    let versions: Vec<Version> = written.into_iter().map(|result| result.unwrap().0).collect();
+    let keys = (0..31).rev().map(|number| format!("k{number}").into()).collect();
+    let Outcome::Documents(read) = cluster.call(2, Command::MultiGet { schema: "s".into(), keys }) else {
+        panic!("one result a key")
+    };
+    assert_eq!(read[0].as_ref().unwrap_err().code, ErrorCode::NotFound);
+    for (result, number) in read[1..].iter().zip((0..30).rev()) {
+        let (version, document) = result.as_ref().unwrap();
+        assert_eq!((*version, document.body()), (versions[number], number.to_string().as_bytes()));
+    }
+}
+
+#[test]
+fn a_template_put_on_any_shard_binds_every_shard_before_it_is_answered() {
+    let cluster = Cluster::start(4);
+    let template = Cow::Borrowed(&br#"{"type":"object","required":["name"]}"#[..]);
+    let put = Command::SchemaPut { id: "s".into(), template };
+    assert!(matches!(cluster.call(2, put), Outcome::TemplateChanged { created: true }));
+    for shard in 0..SHARDS {
+        let failure = failure_of(cluster.put(shard, &format!("k{shard}"), "{}"));
+        assert_eq!((failure.code, failure.violations[0].keyword.as_str()), (ErrorCode::SchemaViolation, "required"));
+        assert!(matches!(cluster.put(shard, &format!("k{shard}"), r#"{"name":1}"#), Outcome::Written { .. }));
+    }
+    let items = vec![
+        PutItem { key: "good".into(), document: br#"{"name":1}"#[..].into() },
+        PutItem { key: "bad".into(), document: b"{}"[..].into() },
+    ];
+    let failure = failure_of(cluster.call(0, Command::MultiPut { schema: "s".into(), items }));
+    assert_eq!((failure.code, failure.key.as_deref()), (ErrorCode::SchemaViolation, Some("bad")));
+    assert_eq!(cluster.get(0, "good"), Err(ErrorCode::NotFound), "all are validated before any is written");
+    assert!(matches!(cluster.call(1, Command::SchemaDelete { id: "s".into() }), Outcome::TemplateChanged { .. }));
+    assert!(matches!(cluster.put(0, "bad", "{}"), Outcome::Written { .. }));
+}
+
+#[test]
+fn what_may_not_or_cannot_be_done_is_refused_by_name() {
+    let cluster = Cluster::start(5);
+    let nobody = Principal::anonymous();
+    let get = Command::Get { schema: "s".into(), key: "k".into() };
+    let refused = failure_of(cluster.sim.run_until(cluster.shards[0].call(&nobody, get)).unwrap());
+    assert_eq!(refused.code, ErrorCode::Forbidden);
+    assert!(refused.message.contains("'read'"));
+    assert_eq!(failure_of(cluster.put(0, "a/b", "{}")).code, ErrorCode::InvalidName);
+    assert_eq!(failure_of(cluster.put(0, "k", "{")).code, ErrorCode::InvalidJson);
+    assert_eq!(failure_of(cluster.put(0, "k", &"1".repeat((1 << 20) + 1))).code, ErrorCode::TooLarge);
+    let keys = vec![Cow::Borrowed("k"); MULTI_KEYS_MAX + 1];
+    let many = Command::MultiGet { schema: "s".into(), keys };
+    assert_eq!(failure_of(cluster.call(0, many)).code, ErrorCode::TooLarge);
+    cluster.shards[0].parts.board.begin_drain();
+    assert_eq!(failure_of(cluster.put(1, "k", "{}")).code, ErrorCode::Unavailable);
+}
