@@ -121,10 +121,6 @@ impl WireOutput for Net {
         Net::close(self, connection);
     }
 
-    fn abort(&self, connection: ConnectionId) {
-        Net::abort(self, connection);
-    }
-
     fn set_deadline(&self, connection: ConnectionId, after: Option<Duration>) {
         Net::set_deadline(self, connection, after);
     }

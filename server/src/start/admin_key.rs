@@ -20,7 +20,7 @@ pub(super) struct AdminKey {
 pub(super) fn obtain(config: &Config) -> Result<AdminKey, StartError> {
     if let Some(source) = &config.admin_key {
         let key = source.read_credential().map_err(|error| StartError::new(ExitStatus::Usage, error.to_string()))?;
-        return Ok(AdminKey { key, origin: format!("given by {}", source.means()) });
+        return Ok(AdminKey { key, origin: format!("given by {}", source.means().text) });
     }
     let path = config.admin_key_path();
     match fs::read_to_string(&path) {
@@ -44,7 +44,7 @@ pub(super) fn obtain(config: &Config) -> Result<AdminKey, StartError> {
 /// A new key, durable under its name before anybody is told.
 fn make(path: &Path) -> std::io::Result<SecretString> {
     let mut bytes = Zeroizing::new([0u8; 32]);
-    getrandom::fill(&mut *bytes).map_err(std::io::Error::from)?;
+    getrandom::fill(&mut *bytes).map_err(|error| std::io::Error::other(error.to_string()))?;
     let text = Zeroizing::new(hex::encode(*bytes));
     let temporary = path.with_extension("key.tmp");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;

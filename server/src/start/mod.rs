@@ -66,7 +66,7 @@ impl StartError {
 impl From<StoreError> for StartError {
     fn from(error: StoreError) -> Self {
         let status = match &error {
-            StoreError::InUse { .. } => ExitStatus::DirectoryInUse,
+            StoreError::Locked { .. } => ExitStatus::DirectoryInUse,
             StoreError::Io { .. } | StoreError::NoStore { .. } => ExitStatus::DirectoryUnusable,
             StoreError::NewerFormat { .. } | StoreError::OtherStore { .. } => ExitStatus::StoreForeign,
             StoreError::RootKeyMissing { .. }
@@ -107,7 +107,7 @@ pub fn serve(config: Config) -> Result<(), StartError> {
 /// Wraps the keyring of a stopped store with another root key; returns the id of the new one.
 pub fn rewrap(
     data_dir: &Path,
-    present: Option<&SecretSource>,
+    present: &SecretSource,
     new: &SecretSource,
     key_id: Option<&str>,
 ) -> Result<String, StartError> {

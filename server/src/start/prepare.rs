@@ -2,7 +2,7 @@
 //! Runs on a temporary shard thread, so that cold files take the same way as hot ones.
 
 use super::StartError;
-use crate::config::{Config, SecretSource};
+use crate::config::{Config, MeansKind, SecretSource};
 use crate::crypto::root_key::{LoadedRootKey, RootKeyId, RootKeyInputs};
 use crate::exit::ExitStatus;
 use crate::metrics::Metrics;
@@ -11,7 +11,7 @@ use crate::runtime::placement::Placement;
 use crate::runtime::production::Production;
 use crate::runtime::shard;
 use crate::schema::Templates;
-use crate::storage::log::{LogIdentity, LogSizes, RewriteOptions, rewrite_generation};
+use crate::storage::log::{LogSizes, RewriteOptions, rewrite_generation};
 use crate::storage::store::{DirectoryLock, RootKeyInput, Store, StoreOptions};
 use std::future::Future;
 use std::path::PathBuf;
@@ -67,11 +67,11 @@ pub(super) fn prepare(config: &Config, placement: &Placement) -> Result<Prepared
 /// The offline change of the root key.
 pub(super) fn rewrap(
     lock: DirectoryLock,
-    present: Option<&SecretSource>,
+    present: &SecretSource,
     new: &SecretSource,
     key_id: Option<&str>,
 ) -> Result<String, StartError> {
-    let (old, _) = root_key(present)?;
+    let (old, _) = root_key(Some(present))?;
     let (new, _) = root_key(Some(new))?;
     let RootKeyInput::Given { key: new, .. } = new else {
         return Err(StartError::new(ExitStatus::RootKey, "no new root key was given"));
@@ -165,14 +165,14 @@ async fn change_shards(platform: &Production, store: &Arc<Store>, shards: u16) -
 fn root_key(source: Option<&SecretSource>) -> Result<(RootKeyInput, Vec<String>), StartError> {
     let Some(source) = source else { return Ok((RootKeyInput::None, Vec::new())) };
     let mut inputs = RootKeyInputs::default();
-    let by_flag = source.means().starts_with("--");
-    let by_variable = source.means().starts_with('$');
-    match source {
-        SecretSource::Value { secret, .. } if by_flag => inputs.command_line = Some(secret.clone()),
-        SecretSource::Value { secret, .. } => inputs.environment = Some(secret.clone()),
-        SecretSource::File { path, .. } if by_flag => inputs.command_line_file = Some(path.clone()),
-        SecretSource::File { path, .. } if by_variable => inputs.environment_file = Some(path.clone()),
-        SecretSource::File { path, .. } => inputs.configuration_file = Some(path.clone()),
+    match (source, source.means().kind) {
+        // What the product keeps in the data directory, the store finds by itself.
+        (_, MeansKind::Default) => return Ok((RootKeyInput::None, Vec::new())),
+        (SecretSource::Value { secret, .. }, MeansKind::Flag) => inputs.command_line = Some(secret.clone()),
+        (SecretSource::Value { secret, .. }, _) => inputs.environment = Some(secret.clone()),
+        (SecretSource::File { path, .. }, MeansKind::Flag) => inputs.command_line_file = Some(path.clone()),
+        (SecretSource::File { path, .. }, MeansKind::Variable) => inputs.environment_file = Some(path.clone()),
+        (SecretSource::File { path, .. }, MeansKind::ConfigFile) => inputs.configuration_file = Some(path.clone()),
     }
     let loaded = inputs.load().map_err(|error| StartError::new(ExitStatus::RootKey, error.to_string()))?;
     let Some(LoadedRootKey { key, source, warnings }) = loaded else { return Ok((RootKeyInput::None, Vec::new())) };

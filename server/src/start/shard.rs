@@ -51,7 +51,7 @@ async fn serve(plan: &Arc<Plan>, context: ShardContext) -> Result<(), Failed> {
     let ShardContext { index, platform, net, doorbell, .. } = context;
     let storage = open_log(plan, index, &platform).await?;
     let dispatch = join(plan, index, &platform, doorbell, storage.clone());
-    let identity = WireIdentity { server_version: env!("CARGO_PKG_VERSION"), store_id: plan.store_id };
+    let identity = WireIdentity { server_version: env!("CARGO_PKG_VERSION").into(), store_id: hex::encode(plan.store_id) };
     let service = ShardService::new(platform.clone(), net.clone(), dispatch.clone(), identity);
     net.attach(service.clone());
     plan.report(index, ShardReport::Opened);

@@ -11,7 +11,7 @@ mod scatter;
 #[cfg(test)]
 mod tests;
 
-pub use admin::KeyCustodian;
+pub use admin::{KeyCustodian, KeyringFuture};
 pub use delivery::{Delivery, WireReplies};
 
 use super::api::{Api, Health};
