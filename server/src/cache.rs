@@ -54,6 +54,12 @@ struct Entry {
     version: Version,
     inserted_ms: u64,
     document: Document,
+}
+
+/// An entry's neighbours in the order of use, apart from the entries: a hit moves three entries' links, and this way
+/// they are likely to lie in the processor's cache.
+#[derive(Clone, Copy)]
+struct Links {
     /// Towards the most recently used.
     newer: u32,
     /// Towards the least recently used.
@@ -71,6 +77,8 @@ pub struct Cache {
     options: CacheOptions,
     table: HashTable<u32>,
     slab: Vec<Slot>,
+    /// One a slot of the slab.
+    links: Vec<Links>,
     free: u32,
     newest: u32,
     oldest: u32,
@@ -86,6 +94,7 @@ impl Cache {
             options: CacheOptions { entries_max: options.entries_max.min(NONE as usize), ..options },
             table: HashTable::new(),
             slab: Vec::new(),
+            links: Vec::new(),
             free: NONE,
             newest: NONE,
             oldest: NONE,
@@ -132,7 +141,7 @@ impl Cache {
             self.release(self.oldest);
             self.stats.evictions += 1;
         }
-        let entry = Entry { hash, version, inserted_ms: now_ms, document, newer: NONE, older: NONE };
+        let entry = Entry { hash, version, inserted_ms: now_ms, document };
         let index = self.occupy(entry);
         let slab = &self.slab;
         self.table.insert_unique(hash, index, |other| hash_in(slab, *other));
@@ -152,6 +161,7 @@ impl Cache {
     pub fn clear(&mut self) {
         self.table = HashTable::new();
         self.slab = Vec::new();
+        self.links = Vec::new();
         (self.free, self.newest, self.oldest, self.sweep_from) = (NONE, NONE, NONE, 0);
         (self.stats.entries, self.stats.bytes) = (0, 0);
     }
@@ -200,13 +210,6 @@ impl Cache {
         }
     }
 
-    fn entry_mut(&mut self, index: u32) -> Option<&mut Entry> {
-        match self.slab.get_mut(index as usize) {
-            Some(Slot::Used(entry)) => Some(entry),
-            _ => None,
-        }
-    }
-
     fn is_expired(&self, index: u32, now_ms: u64) -> bool {
         let ttl_ms = self.options.ttl_ms;
         ttl_ms != 0 && self.entry(index).is_some_and(|entry| now_ms.saturating_sub(entry.inserted_ms) >= ttl_ms)
@@ -238,6 +241,7 @@ impl Cache {
             None => {
                 // `entries_max` keeps the slab's length below NONE.
                 self.slab.push(Slot::Used(entry));
+                self.links.push(Links { newer: NONE, older: NONE });
                 (self.slab.len() - 1) as u32
             }
         }
@@ -245,12 +249,12 @@ impl Cache {
 
     /// Takes an entry out of table, list and slab; nothing when the index holds none.
     fn release(&mut self, index: u32) {
-        self.unlink(index);
         let Some(slot) = self.slab.get_mut(index as usize) else { return };
         let Slot::Used(entry) = std::mem::replace(slot, Slot::Free(self.free)) else {
             unreachable!("only used slots are in the table and in the list");
         };
         self.free = index;
+        self.unlink(index);
         if let Ok(found) = self.table.find_entry(entry.hash, |other| *other == index) {
             found.remove();
         }
@@ -267,25 +271,24 @@ impl Cache {
 
     fn link_newest(&mut self, index: u32) {
         let second = self.newest;
-        if let Some(entry) = self.entry_mut(index) {
-            (entry.newer, entry.older) = (NONE, second);
+        if let Some(links) = self.links.get_mut(index as usize) {
+            *links = Links { newer: NONE, older: second };
         }
-        match self.entry_mut(second) {
-            Some(entry) => entry.newer = index,
+        match self.links.get_mut(second as usize) {
+            Some(links) => links.newer = index,
             None => self.oldest = index,
         }
         self.newest = index;
     }
 
     fn unlink(&mut self, index: u32) {
-        let Some(entry) = self.entry(index) else { return };
-        let (newer, older) = (entry.newer, entry.older);
-        match self.entry_mut(newer) {
-            Some(entry) => entry.older = older,
+        let Some(&Links { newer, older }) = self.links.get(index as usize) else { return };
+        match self.links.get_mut(newer as usize) {
+            Some(links) => links.older = older,
             None => self.newest = older,
         }
-        match self.entry_mut(older) {
-            Some(entry) => entry.newer = newer,
+        match self.links.get_mut(older as usize) {
+            Some(links) => links.newer = newer,
             None => self.oldest = newer,
         }
     }
