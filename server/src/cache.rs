@@ -54,6 +54,12 @@ struct Entry {
     version: Version,
     inserted_ms: u64,
     document: Document,
+}
+
+/// An entry's neighbours in the order of use, apart from the entries: a hit moves three entries' links, and this way
+/// they are likely to lie in the processor's cache.
+#[derive(Clone, Copy)]
+struct Links {
     /// Towards the most recently used.
     newer: u32,
     /// Towards the least recently used.
@@ -71,6 +77,8 @@ pub struct Cache {
     options: CacheOptions,
     table: HashTable<u32>,
     slab: Vec<Slot>,
+    /// One a slot of the slab.
+    links: Vec<Links>,
     free: u32,
     newest: u32,
     oldest: u32,
@@ -86,6 +94,7 @@ impl Cache {
             options: CacheOptions { entries_max: options.entries_max.min(NONE as usize), ..options },
             table: HashTable::new(),
             slab: Vec::new(),
+            links: Vec::new(),
             free: NONE,
             newest: NONE,
             oldest: NONE,
@@ -132,7 +141,7 @@ impl Cache {
             self.release(self.oldest);
             self.stats.evictions += 1;
         }
-        let entry = Entry { hash, version, inserted_ms: now_ms, document, newer: NONE, older: NONE };
+        let entry = Entry { hash, version, inserted_ms: now_ms, document };
         let index = self.occupy(entry);
         let slab = &self.slab;
         self.table.insert_unique(hash, index, |other| hash_in(slab, *other));
@@ -152,6 +161,7 @@ impl Cache {
     pub fn clear(&mut self) {
         self.table = HashTable::new();
         self.slab = Vec::new();
+        self.links = Vec::new();
         (self.free, self.newest, self.oldest, self.sweep_from) = (NONE, NONE, NONE, 0);
         (self.stats.entries, self.stats.bytes) = (0, 0);
     }
@@ -200,13 +210,6 @@ impl Cache {
         }
     }
 
-    fn entry_mut(&mut self, index: u32) -> Option<&mut Entry> {
-        match self.slab.get_mut(index as usize) {
-            Some(Slot::Used(entry)) => Some(entry),
-            _ => None,
-        }
-    }
-
     fn is_expired(&self, index: u32, now_ms: u64) -> bool {
         let ttl_ms = self.options.ttl_ms;
         ttl_ms != 0 && self.entry(index).is_some_and(|entry| now_ms.saturating_sub(entry.inserted_ms) >= ttl_ms)
@@ -238,6 +241,7 @@ impl Cache {
             None => {
                 // `entries_max` keeps the slab's length below NONE.
                 self.slab.push(Slot::Used(entry));
+                self.links.push(Links { newer: NONE, older: NONE });
                 (self.slab.len() - 1) as u32
             }
         }
@@ -245,12 +249,12 @@ impl Cache {
 
     /// Takes an entry out of table, list and slab; nothing when the index holds none.
     fn release(&mut self, index: u32) {
-        self.unlink(index);
         let Some(slot) = self.slab.get_mut(index as usize) else { return };
         let Slot::Used(entry) = std::mem::replace(slot, Slot::Free(self.free)) else {
             unreachable!("only used slots are in the table and in the list");
         };
         self.free = index;
+        self.unlink(index);
         if let Ok(found) = self.table.find_entry(entry.hash, |other| *other == index) {
             found.remove();
         }
@@ -267,25 +271,24 @@ impl Cache {
 
     fn link_newest(&mut self, index: u32) {
         let second = self.newest;
-        if let Some(entry) = self.entry_mut(index) {
-            (entry.newer, entry.older) = (NONE, second);
+        if let Some(links) = self.links.get_mut(index as usize) {
+            *links = Links { newer: NONE, older: second };
         }
-        match self.entry_mut(second) {
-            Some(entry) => entry.newer = index,
+        match self.links.get_mut(second as usize) {
+            Some(links) => links.newer = index,
             None => self.oldest = index,
         }
         self.newest = index;
     }
 
     fn unlink(&mut self, index: u32) {
-        let Some(entry) = self.entry(index) else { return };
-        let (newer, older) = (entry.newer, entry.older);
-        match self.entry_mut(newer) {
-            Some(entry) => entry.older = older,
+        let Some(&Links { newer, older }) = self.links.get(index as usize) else { return };
+        match self.links.get_mut(newer as usize) {
+            Some(links) => links.older = older,
             None => self.newest = older,
         }
-        match self.entry_mut(older) {
-            Some(entry) => entry.newer = newer,
+        match self.links.get_mut(older as usize) {
+            Some(links) => links.newer = newer,
             None => self.oldest = newer,
         }
     }
@@ -305,230 +308,4 @@ fn cost_bytes(document: &Document) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::collections::VecDeque;
-
-    fn entity(key: &str) -> EntityRef<'_> {
-        EntityRef { schema: "s", key }
-    }
-
-    fn document(key: &str, size: usize) -> Document {
-        Document::new(entity(key), &vec![b'x'; size])
-    }
-
-    /// Few distinct hashes, so that the table meets collisions.
-    fn hash_of(key: &str) -> u64 {
-        key.bytes().map(u64::from).sum::<u64>() % 5
-    }
-
-    fn cache(bytes_max: usize, entries_max: usize, ttl_ms: u64) -> Cache {
-        Cache::new(CacheOptions { bytes_max, entries_max, ttl_ms })
-    }
-
-    fn put(cache: &mut Cache, key: &str, version: Version, now_ms: u64) {
-        cache.insert(hash_of(key), document(key, 10), version, now_ms);
-    }
-
-    fn version(cache: &mut Cache, key: &str, now_ms: u64) -> Option<Version> {
-        cache.get(hash_of(key), entity(key), now_ms).map(|(version, _)| version)
-    }
-
-    #[test]
-    fn the_least_recently_used_goes_first() {
-        let mut cache = cache(1 << 20, 2, 0);
-        put(&mut cache, "a", 1, 0);
-        put(&mut cache, "b", 2, 0);
-        assert_eq!(version(&mut cache, "a", 0), Some(1));
-        put(&mut cache, "c", 3, 0);
-        assert_eq!(version(&mut cache, "b", 0), None);
-        assert_eq!(version(&mut cache, "a", 0), Some(1));
-        assert_eq!(version(&mut cache, "c", 0), Some(3));
-        assert_eq!(cache.stats().evictions, 1);
-    }
-
-    #[test]
-    fn an_older_version_never_replaces_a_newer_one() {
-        let mut cache = cache(1 << 20, 10, 0);
-        put(&mut cache, "a", 7, 0);
-        put(&mut cache, "a", 6, 0);
-        assert_eq!(version(&mut cache, "a", 0), Some(7));
-        put(&mut cache, "a", 8, 0);
-        assert_eq!(version(&mut cache, "a", 0), Some(8));
-        assert_eq!(cache.stats().entries, 1);
-    }
-
-    #[test]
-    fn a_document_over_an_eighth_is_not_held_and_the_stale_one_goes() {
-        let mut cache = cache(8000, 10, 0);
-        put(&mut cache, "a", 1, 0);
-        cache.insert(hash_of("a"), document("a", 1001), 2, 0);
-        assert_eq!(version(&mut cache, "a", 0), None);
-        assert_eq!((cache.stats().entries, cache.stats().bytes), (0, 0));
-    }
-
-    #[test]
-    fn an_expired_entry_is_never_returned_and_sweeping_frees_it() {
-        let mut cache = cache(1 << 20, 10, 100);
-        put(&mut cache, "a", 1, 1000);
-        put(&mut cache, "b", 2, 1050);
-        assert_eq!(version(&mut cache, "a", 1099), Some(1));
-        assert_eq!(version(&mut cache, "a", 1100), None);
-        cache.sweep(1149, 10);
-        assert_eq!(cache.stats().entries, 1);
-        cache.sweep(1150, 10);
-        assert_eq!((cache.stats().entries, cache.stats().expirations), (0, 2));
-    }
-
-    #[test]
-    fn nothing_is_held_without_room() {
-        for mut cache in [cache(0, 10, 0), cache(1 << 20, 0, 0)] {
-            put(&mut cache, "a", 1, 0);
-            assert_eq!(version(&mut cache, "a", 0), None);
-        }
-    }
-
-    #[test]
-    fn a_hit_hands_out_the_held_allocation() {
-        let mut cache = cache(1 << 20, 10, 0);
-        let held = document("a", 10);
-        cache.insert(0, held.clone(), 1, 0);
-        let (_, found) = cache.get(0, entity("a"), 0).expect("it was just inserted");
-        assert!(std::sync::Arc::ptr_eq(held.shared().0, found.shared().0));
-    }
-
-    #[test]
-    fn reports_carry_over_differences() {
-        let metrics = ShardMetrics::default();
-        let mut cache = cache(1 << 20, 10, 0);
-        put(&mut cache, "a", 1, 0);
-        version(&mut cache, "a", 0);
-        cache.report(&metrics);
-        version(&mut cache, "a", 0);
-        version(&mut cache, "b", 0);
-        cache.report(&metrics);
-        assert_eq!((metrics.cache_hits.value(), metrics.cache_misses.value()), (2, 1));
-        assert_eq!(metrics.cache_entries.value(), 1);
-        assert_eq!(metrics.cache_bytes.value(), cache.stats().bytes as u64);
-    }
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Get(u8),
-        Insert(u8, usize, Version),
-        Remove(u8),
-        Sweep,
-        Clear,
-        Wait(u64),
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            6 => (0u8..12).prop_map(Step::Get),
-            6 => (0u8..12, 0usize..400, 0u64..50).prop_map(|(key, size, version)| Step::Insert(key, size, version)),
-            2 => (0u8..12).prop_map(Step::Remove),
-            1 => Just(Step::Sweep),
-            1 => (1u64..40).prop_map(Step::Wait),
-            1 => Just(Step::Clear),
-        ]
-    }
-
-    /// The obvious cache: a list in order of use, most recent last.
-    struct Model {
-        options: CacheOptions,
-        held: VecDeque<(String, usize, Version, u64)>,
-    }
-
-    impl Model {
-        fn expired(&self, inserted_ms: u64, now_ms: u64) -> bool {
-            self.options.ttl_ms != 0 && now_ms - inserted_ms >= self.options.ttl_ms
-        }
-
-        fn bytes(&self) -> usize {
-            self.held.iter().map(|held| held.1).sum()
-        }
-
-        fn take(&mut self, key: &str) -> Option<(String, usize, Version, u64)> {
-            let position = self.held.iter().position(|held| held.0 == key)?;
-            self.held.remove(position)
-        }
-
-        fn get(&mut self, key: &str, now_ms: u64) -> Option<Version> {
-            let held = self.take(key)?;
-            if self.expired(held.3, now_ms) {
-                return None;
-            }
-            let version = held.2;
-            self.held.push_back(held);
-            Some(version)
-        }
-
-        fn insert(&mut self, key: &str, cost: usize, version: Version, now_ms: u64) {
-            if self.held.iter().any(|held| held.0 == key && held.2 > version) {
-                return;
-            }
-            self.take(key);
-            for _ in 0..SWEEP_PER_INSERT {
-                if self.held.front().is_some_and(|held| self.expired(held.3, now_ms)) {
-                    self.held.pop_front();
-                }
-            }
-            if cost > self.options.bytes_max / SHARE_OF_ONE_DOCUMENT {
-                return;
-            }
-            while self.held.len() >= self.options.entries_max || self.bytes() + cost > self.options.bytes_max {
-                self.held.pop_front();
-            }
-            self.held.push_back((key.to_owned(), cost, version, now_ms));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn behaves_like_the_obvious_cache(
-            steps in proptest::collection::vec(step(), 1..300),
-            bytes_max in 1000usize..6000,
-            entries_max in 1usize..8,
-            ttl_ms in prop_oneof![Just(0u64), 1u64..80],
-        ) {
-            let options = CacheOptions { bytes_max, entries_max, ttl_ms };
-            let mut cache = Cache::new(options);
-            let mut model = Model { options, held: VecDeque::new() };
-            let mut now_ms = 0;
-            for step in steps {
-                match step {
-                    Step::Get(key) => {
-                        let key = key.to_string();
-                        prop_assert_eq!(version(&mut cache, &key, now_ms), model.get(&key, now_ms));
-                    }
-                    Step::Insert(key, size, version) => {
-                        let key = key.to_string();
-                        let document = document(&key, size);
-                        model.insert(&key, cost_bytes(&document), version, now_ms);
-                        cache.insert(hash_of(&key), document, version, now_ms);
-                    }
-                    Step::Remove(key) => {
-                        let key = key.to_string();
-                        cache.remove(hash_of(&key), entity(&key));
-                        model.take(&key);
-                    }
-                    Step::Sweep => {
-                        cache.sweep(now_ms, usize::MAX);
-                        let (ttl_ms, held) = (ttl_ms, &mut model.held);
-                        held.retain(|held| ttl_ms == 0 || now_ms - held.3 < ttl_ms);
-                    }
-                    Step::Clear => {
-                        cache.clear();
-                        model.held.clear();
-                    }
-                    Step::Wait(ms) => now_ms += ms,
-                }
-                let stats = cache.stats();
-                prop_assert_eq!((stats.entries, stats.bytes), (model.held.len(), model.bytes()));
-                prop_assert_eq!(cache.table.len(), model.held.len());
-                prop_assert!(stats.bytes <= bytes_max && stats.entries <= entries_max);
-            }
-        }
-    }
-}
+mod tests;

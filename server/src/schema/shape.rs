@@ -18,15 +18,18 @@ pub struct Shape {
     pub spread: u64,
 }
 
-/// What cannot be used, as a sentence.
+/// Its references loop without consuming anything, or go on for more than [`CHAIN_MAX`] schemas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endless;
 
-/// The figures of a template; an error when its references loop without consuming anything.
+/// The longest path that is followed.
+pub const CHAIN_MAX: usize = 4096;
+
+/// The figures of a template.
 pub fn of(template: &Value) -> Result<Shape, Endless> {
     let mut survey = Survey::new(template);
     survey.everywhere(template);
-    if survey.loops {
+    if survey.is_endless {
         return Err(Endless);
     }
     let mut most = survey.most;
@@ -71,7 +74,9 @@ struct Survey<'a> {
     most: Shape,
     edges: usize,
     has_foreign: bool,
-    loops: bool,
+    is_endless: bool,
+    /// Schemas on the path being followed.
+    following: usize,
 }
 
 impl<'a> Survey<'a> {
@@ -80,7 +85,7 @@ impl<'a> Survey<'a> {
         let mut has_foreign = false;
         collect_names(root, true, &mut named, &mut has_foreign);
         let most = Shape { chain: 1, work: 1, spread: 0 };
-        Self { root, named, known: HashMap::new(), most, edges: 0, has_foreign, loops: false }
+        Self { root, named, known: HashMap::new(), most, edges: 0, has_foreign, is_endless: false, following: 0 }
     }
 
     /// Visits every object as if it were a schema: some are not, which can only make the figures larger.
@@ -104,13 +109,15 @@ impl<'a> Survey<'a> {
         let address = std::ptr::from_ref(schema).addr();
         match self.known.get(&address) {
             Some(Some(shape)) => return *shape,
-            Some(None) => {
-                self.loops = true;
-                return own;
-            }
+            Some(None) => self.is_endless = true,
             None => {}
         }
+        self.is_endless |= self.following >= CHAIN_MAX;
+        if self.is_endless {
+            return own;
+        }
         self.known.insert(address, None);
+        self.following += 1;
         let looks_inside = LOOKING_INSIDE.iter().any(|keyword| members.contains_key(*keyword));
         let mut shape = Shape { spread: u64::from(looks_inside), ..own };
         for applied in self.applied_in_place(members) {
@@ -119,6 +126,7 @@ impl<'a> Survey<'a> {
             shape.work = shape.work.saturating_add(below.work);
             shape.spread = shape.spread.saturating_add(below.spread);
         }
+        self.following -= 1;
         self.known.insert(address, Some(shape));
         shape
     }

@@ -27,9 +27,15 @@ pub enum TemplateError {
     /// It holds more patterns than a template may.
     #[error("it holds {0} patterns, at most {max} are allowed", max = patterns::PATTERNS_MAX)]
     TooManyPatterns(usize),
-    /// Its references come back to where they began without looking into the value.
-    #[error("its references form a loop that never looks into the value")]
+    /// Its references come back to where they began without looking into the value, or go on for too long.
+    #[error("its references form a loop, or a chain of over {max} schemas, that never looks into the value", max = shape::CHAIN_MAX)]
     Endless,
+    /// There was no memory to compile it; the text may be fine.
+    #[error("there is no memory to compile it now; try again later")]
+    NoMemory,
+    /// The compiler gave up on it.
+    #[error("it cannot be compiled; simplify it")]
+    Uncompilable,
     /// One value would be looked at too often.
     #[error("its references and combinations apply {0} schemas to one value, at most {WORK_MAX} are allowed")]
     TooMuchWork(u64),
@@ -47,6 +53,7 @@ impl From<TemplateError> for Failure {
     fn from(error: TemplateError) -> Self {
         let code = match error {
             TemplateError::TooLarge(_) => ErrorCode::TooLarge,
+            TemplateError::NoMemory => ErrorCode::Overloaded,
             _ => ErrorCode::InvalidSchema,
         };
         Failure::new(code, format!("the template is not a JSON Schema that can be used here: {error}"))
@@ -67,8 +74,11 @@ impl Template {
             return Err(TemplateError::TooLarge(text.len()));
         }
         exact::check(text).map_err(|malformed| TemplateError::Malformed(malformed.to_string()))?;
-        let unusable = |_| TemplateError::Malformed("it could not be compiled; simplify it".to_owned());
-        on_stack(COMPILE_STACK_BYTES, || compile_checked(text)).map_err(unusable)?
+        let failed = |failure| match failure {
+            StackFailure::NoThread => TemplateError::NoMemory,
+            StackFailure::Panicked => TemplateError::Uncompilable,
+        };
+        on_stack(COMPILE_STACK_BYTES, || compile_checked(text)).map_err(failed)?
     }
 
     /// The text as stored.
@@ -98,9 +108,15 @@ impl Template {
         if hops > HOPS_MAX {
             return Err(Failure::new(ErrorCode::InvalidJson, "the document is nested too deeply for its schema"));
         }
-        let unavailable =
-            |_| Failure::new(ErrorCode::Overloaded, "no memory to validate so deep a document; try again later");
-        on_stack(hops * HOP_STACK_BYTES + BASE_STACK_BYTES, || self.judge(document)).map_err(unavailable)?
+        let failed = |failure| match failure {
+            StackFailure::NoThread => {
+                Failure::new(ErrorCode::Overloaded, "no memory to validate so deep a document; try again later")
+            }
+            StackFailure::Panicked => {
+                Failure::new(ErrorCode::Internal, "validation failed; the document was not stored")
+            }
+        };
+        on_stack(hops * HOP_STACK_BYTES + BASE_STACK_BYTES, || self.judge(document)).map_err(failed)?
     }
 
     fn judge(&self, document: &Parsed<'_>) -> Result<(), Failure> {
@@ -118,18 +134,24 @@ const BASE_STACK_BYTES: usize = 256 << 10;
 /// So many schemas deep, a validation runs on the caller's stack.
 const INLINE_HOPS_MAX: usize = 128;
 /// Deeper than this, a document is refused.
-const HOPS_MAX: usize = 1 << 16;
+const HOPS_MAX: usize = 1 << 14;
 /// Stack for surveying and compiling the largest template.
-const COMPILE_STACK_BYTES: usize = 128 << 20;
+const COMPILE_STACK_BYTES: usize = 64 << 20;
 /// Schemas that a template may apply to one value.
 const WORK_MAX: u64 = 1 << 14;
 
-/// Runs a recursion that is deep but bounded on a stack of its own; only the pages it touches become memory. An error
-/// when there is no thread to be had or the recursion panicked.
-fn on_stack<T: Send>(stack_bytes: usize, run: impl FnOnce() -> T + Send) -> Result<T, ()> {
+/// Why a recursion on its own stack has no result.
+enum StackFailure {
+    NoThread,
+    Panicked,
+}
+
+/// Runs a recursion that is deep but bounded on a stack of its own, and waits for it; only the pages it touches become
+/// memory.
+fn on_stack<T: Send>(stack_bytes: usize, run: impl FnOnce() -> T + Send) -> Result<T, StackFailure> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(stack_bytes).spawn_scoped(scope, run);
-        thread.map_err(|_| ())?.join().map_err(|_| ())
+        thread.map_err(|_| StackFailure::NoThread)?.join().map_err(|_| StackFailure::Panicked)
     })
 }
 

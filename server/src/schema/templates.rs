@@ -10,7 +10,7 @@
 //!
 //! Operators may edit the files: `rescan`, called about once a second, notices it by size, time and inode.
 
-use super::template::Template;
+use super::template::{Template, TemplateError};
 use super::turn::Turn;
 use crate::command::{ErrorCode, Failure, check_schema_id};
 use crate::limits::{TEMPLATE_BYTES_MAX, TEMPLATES_MAX};
@@ -266,11 +266,17 @@ impl Templates {
     /// Reads and compiles a file and installs what came of it. Called in turn.
     async fn look_at<P: Platform>(&self, platform: &P, id: &str) {
         // The stamp is taken first: if the file changes while it is read, the next scan sees another stamp.
-        let stamp = self.settled_stamp(platform, id).await;
+        let mut stamp = self.settled_stamp(platform, id).await;
         let state = match read_file(platform.disk(), &self.path_of(id), TEMPLATE_BYTES_MAX).await {
             Ok(text) => match Template::compile(&text) {
                 Ok(template) => TemplateState::Loaded(Arc::new(template)),
-                Err(error) => damaged(&error.to_string()),
+                Err(error) => {
+                    if error == TemplateError::NoMemory {
+                        // Not the file's fault: the next scan looks again.
+                        stamp = None;
+                    }
+                    damaged(&error.to_string())
+                }
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.forget(id);
