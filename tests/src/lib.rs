@@ -9,6 +9,7 @@ pub mod cli;
 pub mod http;
 pub mod load;
 pub mod mount;
+pub mod raw_wire;
 pub mod readme;
 pub mod server;
 pub mod sources;

@@ -1,6 +1,7 @@
 //! One `deltadb serve` process: started, watched, signalled, and surely gone at the end.
 
 use crate::{ADMIN_KEY, HttpClient, PATIENCE, binary};
+use delta_wire::client::{Address, Client, ClientOptions, Credential};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -166,6 +167,27 @@ impl TestServer {
     /// An HTTP client without a key.
     pub fn http_anonymous(&self) -> HttpClient {
         HttpClient::new(self.rest, None)
+    }
+
+    /// A wire client with the admin key, on one connection.
+    pub fn wire_client(&self) -> Client {
+        Client::connect(self.wire_options()).expect("the server welcomes the client")
+    }
+
+    /// A wire client that sends requests straight to the shard that owns them.
+    pub fn wire_client_shard_aware(&self) -> Client {
+        let options = ClientOptions { shard_aware: true, ..self.wire_options() };
+        Client::connect(options).expect("the server welcomes the client")
+    }
+
+    /// How its wire port is reached with the admin key.
+    pub fn wire_options(&self) -> ClientOptions {
+        ClientOptions {
+            credential: Some(Credential::new(ADMIN_KEY)),
+            connect_timeout: PATIENCE,
+            request_timeout: PATIENCE,
+            ..ClientOptions::new(Address::Tcp(self.wire))
+        }
     }
 
     /// The command line, pointed at this server.

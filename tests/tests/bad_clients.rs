@@ -1,6 +1,9 @@
 //! Clients that break the rules: each is dealt with by itself, and everyone else is served meanwhile.
 
+use delta_tests::raw_wire::RawWire;
 use delta_tests::{ADMIN_KEY, PATIENCE, TestServer, filler, http};
+use delta_wire::encode::Scratch;
+use delta_wire::{Condition, Reply, Request};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -49,6 +52,53 @@ fn garbage_on_the_wire_port_closes_that_connection_only() {
         let _ = stream.write_all(&bytes);
         assert!(is_closed(&mut stream), "still open after {} bytes of garbage", bytes.len());
     }
+    is_served(&server);
+}
+
+#[test]
+fn mutilated_frames_of_a_welcomed_client_close_that_connection_only() {
+    let server = TestServer::builder().shards(2).start();
+    let mut frame = Vec::new();
+    let put = Request::Put { schema: "s", key: "k", document: b"[1,2,3]", condition: Condition::None };
+    Scratch::new().request(&mut frame, 7, &put);
+    for position in 4..frame.len() {
+        let mut bytes = frame.clone();
+        bytes[position] ^= 0x81;
+        let mut raw = RawWire::welcomed(server.wire);
+        raw.send(&bytes);
+        // What was changed may still be a request; what is none gets an error without an id, and the end.
+        match raw.receive() {
+            Some((0, Reply::Error(_))) => assert!(raw.is_closed(), "byte {position}"),
+            Some(_) | None => {}
+        }
+    }
+    is_served(&server);
+}
+
+#[test]
+fn a_wire_client_that_never_reads_costs_bounded_memory_and_nobody_else() {
+    let server = TestServer::builder().shards(2).arguments(["--cache-bytes", "64MiB"]).start();
+    let document = format!("\"{}\"", filler(900_000, 2));
+    server.wire_client().put("s", "large", document.as_bytes(), Condition::None).unwrap();
+    let before = server.resident_bytes();
+    let mut requests = Vec::new();
+    for id in 0..200 {
+        Scratch::new().request(&mut requests, id, &Request::Get { schema: "s", key: "large" });
+    }
+    let greedy: Vec<RawWire> = (0..20)
+        .map(|_| {
+            let mut raw = RawWire::welcomed(server.wire);
+            raw.send_what_fits(&requests);
+            raw
+        })
+        .collect();
+    for _ in 0..20 {
+        is_served(&server);
+    }
+    // 4,000 requests for 900 KB each were asked for: 3.6 GB.
+    let grown = server.resident_bytes().saturating_sub(before);
+    assert!(grown < 400 << 20, "grew by {grown} bytes for clients that never read");
+    drop(greedy);
     is_served(&server);
 }
 

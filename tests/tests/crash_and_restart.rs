@@ -76,7 +76,7 @@ fn every_acknowledged_write_survives_a_kill_under_load() {
     for round in 0..4 {
         let server = start(directory.path(), Some(2));
         known = load::check(&mut server.http(), &known);
-        let load = Load::start(server.rest, 16, 8, &known);
+        let load = Load::start(&server, 16, 8, &known);
         load.wait_for(400 + 300 * round);
         server.kill();
         known = load.finish();
@@ -123,7 +123,7 @@ fn a_kill_while_the_shard_count_changes_leaves_one_whole_generation() {
 fn a_drain_under_load_ends_with_zero_and_loses_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let server = start(directory.path(), Some(2));
-    let load = Load::start(server.rest, 16, 8, &BTreeMap::new());
+    let load = Load::start(&server, 16, 8, &BTreeMap::new());
     load.wait_for(500);
     server.stop_cleanly();
     let known = load.finish();

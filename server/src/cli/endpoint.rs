@@ -91,10 +91,7 @@ fn own_key(address: &Address, data_dir: &Path) -> Result<SecretSource, CliError>
         return Ok(SecretSource::File { path, means });
     }
     let looked = if address.is_local() { format!(" (none in {})", path.display()) } else { String::new() };
-    Err(CliError::Answered {
-        code: delta_wire::ErrorCode::Unauthenticated,
-        message: format!("a key is needed{looked}: give --key-file FILE or $DELTA_KEY, or name --data-dir"),
-    })
+    Err(CliError::NoKey(format!("a key is needed{looked}: give --key-file FILE or $DELTA_KEY, or name --data-dir")))
 }
 
 #[cfg(test)]

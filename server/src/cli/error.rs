@@ -1,8 +1,8 @@
 //! How a subcommand ends when it does not end well.
 
-use crate::command::ErrorCode;
 use crate::config::ConfigError;
 use crate::exit::ExitStatus;
+use delta_wire::client::ClientError;
 use std::io;
 
 /// Why a subcommand failed.
@@ -14,20 +14,15 @@ pub(super) enum CliError {
     /// A setting or a key is of no use.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The server answered with an error.
-    #[error("{message}")]
-    Answered {
-        /// Its code.
-        code: ErrorCode,
-        /// Its words.
-        message: String,
-    },
-    /// No answer came; nothing was changed.
+    /// The server refused, or no usable answer came.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// No key is at hand.
+    #[error("{0}")]
+    NoKey(String),
+    /// There is nothing to connect to.
     #[error("{0}")]
     Unreachable(String),
-    /// No answer came to a write.
-    #[error("the outcome is unknown: {0}; read the entity to find out")]
-    OutcomeUnknown(String),
     /// Something on this side, a file or a stream.
     #[error("{0}")]
     Local(String),
@@ -49,22 +44,28 @@ impl CliError {
     pub(super) fn status(&self) -> ExitStatus {
         match self {
             CliError::Usage(_) | CliError::Config(_) => ExitStatus::Usage,
-            CliError::Answered { code, .. } => ExitStatus::of_error(*code),
+            // What the client has no code for is a connection that failed or fell silent.
+            CliError::Client(error) => error.code().map_or(ExitStatus::Unavailable, ExitStatus::of_error),
+            CliError::NoKey(_) => ExitStatus::Unauthenticated,
             CliError::Unreachable(_) => ExitStatus::Unavailable,
-            CliError::OutcomeUnknown(_) => ExitStatus::OutcomeUnknown,
             CliError::Local(_) => ExitStatus::Failure,
             CliError::OutputClosed => ExitStatus::OutputClosed,
             CliError::Ended { status, .. } => *status,
         }
     }
 
-    /// What to say on stderr; nothing when nobody is there to be told.
+    /// What to say on stderr, without a line end; nothing when nobody is there to be told.
     pub(super) fn text(&self) -> Option<String> {
-        match self {
-            CliError::OutputClosed => None,
-            CliError::Answered { code, message } => Some(format!("{message} ({})", code.name())),
-            _ => Some(self.to_string()),
+        let mut text = match self {
+            CliError::OutputClosed => return None,
+            _ => self.to_string(),
+        };
+        if let CliError::Client(ClientError::Server(error)) = self {
+            for violation in &error.violations {
+                text.push_str(&format!("\n  at '{}': {} ({})", violation.pointer, violation.detail, violation.keyword));
+            }
         }
+        Some(text)
     }
 
     /// An error of writing to stdout.

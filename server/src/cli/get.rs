@@ -7,7 +7,7 @@ use super::output::{print_bytes, remark};
 
 pub(super) fn run(arguments: GetArguments) -> Result<(), CliError> {
     let mut connection = Connection::open(&arguments.client)?;
-    let (version, document) = connection.get(&arguments.schema, &arguments.key)?;
-    remark(arguments.client.verbose, &format!("version {version}"));
-    print_bytes(&document)
+    let stored = connection.get(&arguments.schema, &arguments.key)?;
+    remark(arguments.client.verbose, &format!("version {}", stored.version));
+    print_bytes(&stored.content)
 }

@@ -1,19 +1,20 @@
 //! `deltadb put`: a document from a file or stdin; silent when it is durable, unless asked.
 
 use super::arguments::PutArguments;
-use super::connection::{Connection, WriteCondition};
+use super::connection::Connection;
 use super::error::CliError;
 use super::output::{print_line, read_input, remark};
+use delta_wire::{Condition, Written};
 
 pub(super) fn run(arguments: PutArguments) -> Result<(), CliError> {
     let document = read_input(&arguments.file)?;
     let condition = match (arguments.condition.if_version, arguments.condition.if_absent) {
-        (Some(version), _) => WriteCondition::IfVersion(version),
-        (None, true) => WriteCondition::IfAbsent,
-        (None, false) => WriteCondition::None,
+        (Some(version), _) => Condition::IfVersion(version),
+        (None, true) => Condition::IfAbsent,
+        (None, false) => Condition::None,
     };
     let mut connection = Connection::open(&arguments.client)?;
-    let (version, created) = connection.put(&arguments.schema, &arguments.key, &document, condition)?;
+    let Written { version, created } = connection.put(&arguments.schema, &arguments.key, &document, condition)?;
     let verb = if created { "created" } else { "replaced" };
     remark(arguments.client.verbose, &format!("{verb}, version {version}"));
     if arguments.json {
