@@ -3,8 +3,8 @@
 //! What a freshly opened store shows must be durable too: it is held against it in the next life.
 
 use super::oracle::{History, Session};
-use super::workload::{Ending, work};
-use super::{Checked, Effort, StorageUnderTest, Violation, machine};
+use super::workload::{Ending, Load, work};
+use super::{Checked, DISK_KINDS, Effort, StorageUnderTest, Violation, machine, seeds};
 use crate::runtime::sim::{DiskImage, FaultRates, Halt, PowerCut, Random, Sim, SimPlatform, Survival};
 use crate::storage::Storage;
 use std::cell::RefCell;
@@ -18,6 +18,7 @@ const SYNC_POINTS_MAX: u64 = 5_000;
 pub(super) struct Life {
     pub(super) seed: u64,
     pub(super) batches: usize,
+    pub(super) load: Load,
     pub(super) cut: Option<PowerCut>,
     pub(super) rates: FaultRates,
     /// Whether it ends by a clean shutdown, if nothing else ends it.
@@ -29,37 +30,53 @@ pub(super) struct Life {
 impl Life {
     /// A life without misfortune.
     pub(super) fn quiet(seed: u64, batches: usize) -> Self {
-        Self { seed, batches, cut: None, rates: FaultRates::default(), shuts_down: true, may_fail: false }
+        Self {
+            seed,
+            batches,
+            load: Load::SMALL,
+            cut: None,
+            rates: FaultRates::default(),
+            shuts_down: true,
+            may_fail: false,
+        }
     }
 }
 
-/// Cuts the power during and after every sync point of a life in turn, and tries several outcomes of each.
+/// Cuts the power during and after every sync point of a life in turn, on every kind of disk, and tries several
+/// outcomes of each.
 pub(super) fn check_every_sync_point<T>(under_test: &T, effort: Effort) -> Result<(), Violation>
 where
     T: StorageUnderTest<Platform = SimPlatform>,
 {
-    let seed = effort.first_seed;
-    for make_cut in [PowerCut::DuringSync as fn(u64) -> PowerCut, PowerCut::AfterSync] {
-        for number in 1.. {
-            let cut = make_cut(number);
-            let violation = |detail| Violation {
-                check: "every_sync_point",
-                seed,
-                detail: format!("with the power cut {cut:?}: {detail}"),
-            };
-            if number > SYNC_POINTS_MAX {
-                return Err(violation("the work never ends".to_owned()));
-            }
-            let life = Life { cut: Some(cut), ..Life::quiet(seed, effort.batches) };
-            let mut history = History::default();
-            let (sim, came_to_its_end) = live(under_test, Sim::new(seed), &mut history, life).map_err(violation)?;
-            check_outcomes(under_test, sim, &history, effort, Random::new(seed ^ number)).map_err(violation)?;
-            if came_to_its_end {
-                break;
+    for seed in seeds(effort).take(DISK_KINDS.len()) {
+        for make_cut in [PowerCut::DuringSync as fn(u64) -> PowerCut, PowerCut::AfterSync] {
+            for number in 1.. {
+                let cut = make_cut(number);
+                let detailed = |detail| format!("with the power cut {cut:?}: {detail}");
+                let violation = |detail| Violation { check: "every_sync_point", seed, detail: detailed(detail) };
+                if number > SYNC_POINTS_MAX {
+                    return Err(violation("the work never ends".to_owned()));
+                }
+                if cut_and_check(under_test, effort, seed, cut).map_err(violation)? {
+                    break;
+                }
             }
         }
     }
     Ok(())
+}
+
+/// True when the work was done before the power went.
+fn cut_and_check<T>(under_test: &T, effort: Effort, seed: u64, cut: PowerCut) -> Checked<bool>
+where
+    T: StorageUnderTest<Platform = SimPlatform>,
+{
+    let life = Life { cut: Some(cut), ..Life::quiet(seed, effort.batches) };
+    let mut history = History::default();
+    let (sim, came_to_its_end) = live(under_test, Sim::new(seed), &mut history, life)?;
+    let outcomes_seed = sim.trace_hash();
+    check_outcomes(under_test, sim, &history, effort, Random::new(outcomes_seed))?;
+    Ok(came_to_its_end)
 }
 
 /// Kills the process or cuts the power at random steps, through several lives of one store.
@@ -88,6 +105,32 @@ where
             let in_life = |detail| violation(format!("in life {number}, with the power cut {cut:?}: {detail}"));
             let (sim, _) = live(under_test, sim, &mut history, life).map_err(in_life)?;
             steps_of_a_life = steps_of_a_life.max(sim.steps());
+            image = if random.below(2) == 0 { sim.kill() } else { sim.crash() };
+        }
+        let sim = Sim::on_disk(seed, image);
+        live(under_test, sim, &mut history, Life::quiet(seed, 1)).map_err(violation)?;
+    }
+    Ok(())
+}
+
+/// Writes so much that space must be reclaimed, and crashes at random sync points while that goes on.
+pub(super) fn check_churn<T>(under_test: &T, effort: Effort) -> Result<(), Violation>
+where
+    T: StorageUnderTest<Platform = SimPlatform>,
+{
+    for seed in seeds(effort) {
+        let violation = |detail| Violation { check: "churn", seed, detail };
+        let mut random = Random::new(seed);
+        let mut history = History::default();
+        let mut image = DiskImage::default();
+        let mut sync_points = 0;
+        for number in 0..4 {
+            let cut = (number > 0).then(|| PowerCut::DuringSync(random.between(1, sync_points)));
+            let life = Life { load: Load::CHURN, cut, ..Life::quiet(random.next_u64(), effort.churn_batches) };
+            let sim = Sim::on_disk(random.next_u64(), image);
+            let in_life = |detail| violation(format!("in life {number}, with the power cut {cut:?}: {detail}"));
+            let (sim, _) = live(under_test, sim, &mut history, life).map_err(in_life)?;
+            sync_points = sync_points.max(sim.sync_points());
             image = if random.below(2) == 0 { sim.kill() } else { sim.crash() };
         }
         let sim = Sim::on_disk(seed, image);
@@ -153,7 +196,7 @@ where
             Err(error) => return Err(format!("the store does not open: {error}")),
         };
         let session = Session::begin(storage, &shared).await?;
-        let ending = work(&session, &platform, &mut Random::new(life.seed), life.batches).await?;
+        let ending = work(&session, &platform, &mut Random::new(life.seed), life.load, life.batches).await?;
         session.verify().await?;
         if ending == Ending::Done && life.shuts_down {
             let ended = session.storage.shutdown().await;

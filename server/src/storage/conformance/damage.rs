@@ -4,7 +4,7 @@
 //! its data elsewhere need not promise.
 
 use super::oracle::{History, Session, entity};
-use super::workload::work;
+use super::workload::{Load, work};
 use super::{Checked, StorageUnderTest, Violation, machine};
 use crate::runtime::sim::{DiskImage, Random, Sim, SimPlatform};
 use crate::storage::Storage;
@@ -125,7 +125,7 @@ where
     let shared = RefCell::new(std::mem::take(history));
     let run = async {
         let session = Session::begin(under_test.open(&platform, Path::new("/data")).await?, &shared).await?;
-        work(&session, &platform, &mut Random::new(seed), 12).await?;
+        work(&session, &platform, &mut Random::new(seed), Load::SMALL, 12).await?;
         session.verify().await?;
         session.storage.shutdown().await.map_err(|error| format!("shutdown failed: {error}"))
     };

@@ -3,7 +3,7 @@
 use super::contract::must;
 use super::crash::{Life, check_outcomes, live};
 use super::oracle::{History, Session, entity, put};
-use super::workload::{Ending, random_writes, work};
+use super::workload::{Ending, Load, random_writes, work};
 use super::{Checked, Effort, StorageUnderTest, Violation, machine, seeds};
 use crate::runtime::platform::{Clock, Platform};
 use crate::runtime::sim::{DiskImage, Effect, Fault, FaultRates, Operation, Random, Sim, SimPlatform};
@@ -50,7 +50,7 @@ where
     let platform = sim.platform();
     let run = async {
         let session = Session::begin(under_test.open(&platform, Path::new("/data")).await?, &history).await?;
-        let ending = work(&session, &platform, &mut random, effort.batches).await?;
+        let ending = work(&session, &platform, &mut random, Load::SMALL, effort.batches).await?;
         must(ending == Ending::Done, "work was refused though nothing failed")?;
         body(&sim, &session, &mut random).await
     };
@@ -102,7 +102,7 @@ where
     in_store(under_test, effort, seed, async |sim, session, random| {
         sim.inject(Fault::next(Operation::WRITING, Effect::Short).after(skip));
         sim.inject(Fault::next(&[Operation::Read], Effect::Short).after(skip));
-        work(session, &sim.platform(), random, effort.batches).await?;
+        work(session, &sim.platform(), random, Load::SMALL, effort.batches).await?;
         session.verify().await
     })
 }
@@ -186,7 +186,7 @@ where
     let platform = sim.platform();
     let run = async {
         let session = Session::begin(under_test.open(&platform, Path::new("/data")).await?, &history).await?;
-        work(&session, &platform, &mut Random::new(seed), 8).await?;
+        work(&session, &platform, &mut Random::new(seed), Load::SMALL, 8).await?;
         let expected = session.history.borrow().visible();
         for (read_error_ppm, rot_ppm) in [(300_000, 0), (0, 300_000)] {
             sim.set_fault_rates(FaultRates { read_error_ppm, rot_ppm, ..FaultRates::default() });

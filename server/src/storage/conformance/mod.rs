@@ -47,17 +47,19 @@ pub trait StorageUnderTest {
 pub struct Effort {
     /// Where the seeds begin.
     pub first_seed: u64,
-    /// Seeds for everything but the power cuts at every sync point.
+    /// Seeds for chance; what takes long uses no more than three of them.
     pub seeds: u64,
     /// Batches in a life that ends in a crash.
     pub batches: usize,
+    /// Batches of a few hundred KiB in a life that is to make the backend reclaim space.
+    pub churn_batches: usize,
     /// Outcomes tried for every power cut.
     pub outcomes: u64,
 }
 
 impl Default for Effort {
     fn default() -> Self {
-        Self { first_seed: 1, seeds: 8, batches: 5, outcomes: 4 }
+        Self { first_seed: 1, seeds: 8, batches: 5, churn_batches: 12, outcomes: 6 }
     }
 }
 
@@ -89,7 +91,8 @@ where
     check_replay(under_test, effort.first_seed)?;
     faults::check(under_test, effort)?;
     crash::check_every_sync_point(under_test, effort)?;
-    crash::check_kills_and_random_cuts(under_test, effort)
+    crash::check_kills_and_random_cuts(under_test, effort)?;
+    crash::check_churn(under_test, effort)
 }
 
 /// Runs the contract alone on one simulated machine.

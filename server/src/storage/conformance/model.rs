@@ -53,6 +53,10 @@ impl StorageUnderTest for ModelUnderTest {
     async fn open(&self, platform: &SimPlatform, directory: &Path) -> Result<Self::Storage, String> {
         ModelStorage::open(platform.clone(), directory, self.0).await.map_err(|error| error.to_string())
     }
+
+    fn document_bytes_max(&self) -> usize {
+        2 << 20
+    }
 }
 
 type Name = (String, String);

@@ -54,6 +54,8 @@ pub(super) struct History {
     base: State,
     batches: Vec<Batch>,
     names: BTreeSet<Name>,
+    /// Everything ever appended, by version.
+    written: BTreeMap<Version, Write>,
     version_max: Version,
 }
 
@@ -94,6 +96,19 @@ impl History {
         self.batches.clear();
         self.base = found;
         Ok(())
+    }
+
+    /// Every entity that was ever touched.
+    pub(super) fn names(&self) -> Vec<Name> {
+        self.names.iter().cloned().collect()
+    }
+
+    /// A reader got this document at this version.
+    pub(super) fn must_have_written(&self, name: &Name, version: Version, body: &[u8]) -> Checked {
+        match self.written.get(&version) {
+            Some(write) if write.name == *name && write.body.as_deref() == Some(body) => Ok(()),
+            _ => Err(format!("a read of {name:?} gave a document that was never written at version {version}")),
+        }
     }
 
     /// Names and versions of batches whose commit is under way.
@@ -188,6 +203,7 @@ impl<'a, S: Storage> Session<'a, S> {
             }
             history.version_max = *version;
             history.names.insert(write.name.clone());
+            history.written.insert(*version, write.clone());
             history.open_batch().writes.push((write.clone(), *version));
         }
         Ok(Ok(versions))

@@ -1,6 +1,6 @@
 //! Work for a store under test, drawn from a seed.
 
-use super::oracle::{History, Session, Write, delete, entity, put};
+use super::oracle::{History, Session, Write, delete, entity, put, read};
 use super::{Checked, StorageUnderTest};
 use crate::runtime::platform::{Clock, Platform};
 use crate::runtime::sim::Random;
@@ -13,25 +13,45 @@ use std::time::Duration;
 /// Decides the work of checks that take no seed.
 pub(super) const MODEL_SEED: u64 = 0xDE17A;
 
-/// One to five changes among few entities, so that they meet again and again.
+/// What the changes of a stretch of work look like.
+#[derive(Clone, Copy)]
+pub(super) struct Load {
+    keys: u64,
+    changes_max: u64,
+    body_bytes_max: u64,
+}
+
+impl Load {
+    /// Few small entities, so that they meet again and again.
+    pub(super) const SMALL: Self = Self { keys: 12, changes_max: 5, body_bytes_max: 600 };
+    /// Much written and little kept, so that whatever a backend does to reclaim space happens.
+    pub(super) const CHURN: Self = Self { keys: 16, changes_max: 12, body_bytes_max: 48 << 10 };
+
+    /// The changes of one append; a quarter are deletions, some documents are empty and some larger than the rest.
+    pub(super) fn draw(self, random: &mut Random) -> Vec<Write> {
+        (0..random.between(1, self.changes_max))
+            .map(|_| {
+                let schema = ["s", "t", "schema with a longer name"][random.below(3) as usize];
+                let key = format!("key {}", random.below(self.keys));
+                if random.below(4) == 0 {
+                    return delete(schema, &key);
+                }
+                let body_bytes = match random.below(8) {
+                    0 => random.between(4_000, 20_000),
+                    1 => 0,
+                    _ => random.between(1, self.body_bytes_max),
+                };
+                let mut body = vec![0; body_bytes as usize];
+                random.fill(&mut body);
+                put(schema, &key, body)
+            })
+            .collect()
+    }
+}
+
+/// The changes of one append among few small entities.
 pub(super) fn random_writes(random: &mut Random) -> Vec<Write> {
-    (0..random.between(1, 5))
-        .map(|_| {
-            let schema = ["s", "t", "schema with a longer name"][random.below(3) as usize];
-            let key = format!("key {}", random.below(12));
-            if random.below(4) == 0 {
-                return delete(schema, &key);
-            }
-            let body_bytes = match random.below(8) {
-                0 => random.between(4_000, 20_000),
-                1 => 0,
-                _ => random.between(1, 600),
-            };
-            let mut body = vec![0; body_bytes as usize];
-            random.fill(&mut body);
-            put(schema, &key, body)
-        })
-        .collect()
+    Load::SMALL.draw(random)
 }
 
 /// How a stretch of work ended.
@@ -48,15 +68,17 @@ pub(super) async fn work<S: Storage>(
     session: &Session<'_, S>,
     platform: &impl Platform,
     random: &mut Random,
+    load: Load,
     batches: usize,
 ) -> Checked<Ending> {
     for _ in 0..batches {
-        if session.append(&random_writes(random))?.is_err() {
+        if session.append(&load.draw(random))?.is_err() {
             return Ok(Ending::Refused);
         }
-        let during = random_writes(random);
+        let during = load.draw(random);
         let overlaps = random.below(2) == 0;
         let done = Cell::new(false);
+        let mut reader = Random::new(random.next_u64());
         let commit = async {
             let committed = session.commit().await;
             done.set(true);
@@ -64,11 +86,13 @@ pub(super) async fn work<S: Storage>(
         };
         let meanwhile = async {
             let appended = if overlaps { session.append(&during).map(|answer| answer.is_ok()) } else { Ok(true) };
-            watch(session, platform, &done).await;
-            appended
+            let ((), read) =
+                zip(watch(session, platform, &done), read_along(session, platform, &mut reader, &done)).await;
+            read.and(appended)
         };
         let (committed, appended) = zip(commit, meanwhile).await;
-        if committed.is_err() || !appended? {
+        let appended = appended?;
+        if committed.is_err() || !appended {
             return Ok(Ending::Refused);
         }
         if random.below(4) == 0 {
@@ -92,13 +116,45 @@ async fn watch<S: Storage>(session: &Session<'_, S>, platform: &impl Platform, d
     }
 }
 
+/// Reads while a commit is in flight: every answer must be a document as it was written, and no older than what was
+/// durable when the read began.
+async fn read_along<S: Storage>(
+    session: &Session<'_, S>,
+    platform: &impl Platform,
+    random: &mut Random,
+    done: &Cell<bool>,
+) -> Checked {
+    let names = session.history.borrow().names();
+    while !done.get() && !names.is_empty() {
+        let name = &names[random.below(names.len() as u64) as usize];
+        let before = session.storage.durable_version(entity(name));
+        let answer = read(&session.storage, name).await?;
+        let after = session.storage.durable_version(entity(name));
+        match &answer {
+            Some((version, body)) => {
+                session.history.borrow().must_have_written(name, *version, body)?;
+                if before.is_some_and(|before| *version < before) {
+                    return Err(format!("a read of {name:?} gave version {version} when {before:?} was durable"));
+                }
+            }
+            None if before.is_some() && before == after => {
+                return Err(format!("a read of {name:?} gave nothing while {before:?} was durable"));
+            }
+            None => {}
+        }
+        // A read answered from memory never waits, and others want to run.
+        platform.clock().sleep(Duration::from_micros(random.between(1, 50))).await;
+    }
+    Ok(())
+}
+
 /// A life of a store, for comparing two runs of it.
 pub(super) async fn replayable<T: StorageUnderTest>(under_test: &T, platform: &T::Platform, seed: u64) -> Checked {
     let history = RefCell::new(History::default());
     for life in 0..2 {
         let storage = under_test.open(platform, Path::new("/data")).await?;
         let session = Session::begin(storage, &history).await?;
-        work(&session, platform, &mut Random::new(seed + life), 8).await?;
+        work(&session, platform, &mut Random::new(seed + life), Load::SMALL, 8).await?;
         session.verify().await?;
         session.storage.shutdown().await.map_err(|error| error.to_string())?;
     }
