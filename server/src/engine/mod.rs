@@ -27,6 +27,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+/// Cache slots looked at for expiry in one round of housekeeping.
+const CACHE_SLOTS_SWEPT: usize = 4096;
+
 /// Where delayed outcomes go, exactly one a ticket.
 pub type Sink = Rc<dyn Fn(Ticket, Outcome)>;
 
@@ -111,8 +114,17 @@ impl<P: Platform, S: Storage> Engine<P, S> {
         self.cache.borrow_mut().clear();
     }
 
-    /// Brings the gauges of this shard up to date.
-    pub fn publish_gauges(&self) {
+    /// About once a second: lets expired documents go, and brings the figures of this shard up to date.
+    pub fn keep_house(&self) {
+        let now_ms = self.now_ms();
+        let mut cache = self.cache.borrow_mut();
+        cache.sweep(now_ms, CACHE_SLOTS_SWEPT);
+        cache.report(self.shard_metrics());
+        drop(cache);
+        self.publish_gauges();
+    }
+
+    fn publish_gauges(&self) {
         let status = self.storage.status();
         let metrics = self.shard_metrics();
         metrics.entities.set(status.entities);

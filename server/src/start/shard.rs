@@ -178,7 +178,7 @@ async fn keep_house(plan: &Plan, index: usize, platform: &Production, dispatch: 
 }
 
 fn report_health(plan: &Plan, index: usize, dispatch: &ShardDispatch) {
-    dispatch.engine().publish_gauges();
+    dispatch.keep_house();
     let mut problems = Vec::new();
     if let Some(reason) = dispatch.engine().storage().status().refuses_writes {
         problems.push(format!("shard {index} refuses writes: {reason}"));

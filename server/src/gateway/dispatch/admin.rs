@@ -134,7 +134,7 @@ impl<P: Platform, S: Storage, B: Doorbell> Dispatch<P, S, B> {
     }
 
     pub(super) fn stats(&self) -> String {
-        self.parts.engine.publish_gauges();
+        self.keep_house();
         crate::metrics::stats_json(&self.parts.metrics, serde_json::Value::Null)
     }
 }
