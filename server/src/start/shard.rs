@@ -17,7 +17,7 @@ use crate::runtime::platform::{Clock, Platform};
 use crate::runtime::production::Production;
 use crate::runtime::shard::ShardContext;
 use crate::storage::Storage;
-use crate::storage::log::{LogIdentity, LogOptions, LogSizes, LogStorage};
+use crate::storage::log::{LogIdentity, LogOptions, LogSizes, LogStorage, OpenError};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -90,7 +90,29 @@ async fn open_log(
         metrics: plan.metrics.clone(),
         sizes: LogSizes::default(),
     };
-    LogStorage::open(platform.clone(), options).await.map_err(|error| error.to_string())
+    let storage = LogStorage::open(platform.clone(), options).await.map_err(|error| refused(index, &error))?;
+    let report = storage.open_report();
+    tracing::info!(
+        "shard {index} opened with {} entities: {} from its checkpoint, {} records replayed{}",
+        report.entities,
+        report.checkpoint_entities,
+        report.records_replayed,
+        if report.clean { "" } else { "; it had not been shut down cleanly" }
+    );
+    for damage in &report.damage {
+        tracing::error!("shard {index}: {damage}");
+    }
+    Ok(storage)
+}
+
+fn refused(index: usize, error: &OpenError) -> Failed {
+    let status = match error {
+        OpenError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => ExitStatus::DiskFull,
+        OpenError::Io { .. } => ExitStatus::DirectoryUnusable,
+        OpenError::Damaged(_) | OpenError::KeyMissing { .. } | OpenError::KeyringOlder { .. } => ExitStatus::StoreDamaged,
+        OpenError::Foreign { .. } => ExitStatus::StoreForeign,
+    };
+    (status, format!("shard {index} cannot open its log: {error}"))
 }
 
 fn join(
