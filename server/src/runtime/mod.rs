@@ -4,8 +4,24 @@
 //! does; `sim` implements the same traits from one seed. All `unsafe` of the product lives in this room.
 
 pub mod buffer;
+mod buffers;
+mod disk_operations;
+pub mod doorbell;
+mod driver;
 pub mod net;
+mod offload;
+pub mod placement;
 pub mod platform;
 pub mod signal;
 pub mod sim;
 pub mod publish;
+pub mod preflight;
+pub mod production;
+mod ring;
+pub mod ring_disk;
+pub mod shard;
+pub mod std_disk;
+pub mod stop;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+use super::super::buffer::AlignedBuffer;
+use super::super::platform::{Caching, Disk, DiskFile, Durability, OpenMode, Platform, Spawn};
+use super::super::shard::ShardContext;
+use super::super::std_disk::StdDisk;
+use super::on_shard;
+use std::io;
+use std::path::{Path, PathBuf};
+
+fn filled(len: usize, byte: u8) -> AlignedBuffer {
+    let mut buffer = AlignedBuffer::zeroed(len);
+    buffer.fill(byte);
+    buffer
+}
+
+/// What every disk promises.
+async fn conformance<D: Disk>(disk: &D, root: &Path) -> io::Result<()> {
+    let directory = root.join("a/b");
+    disk.create_dir_all(&directory).await?;
+    disk.create_dir_all(&directory).await?;
+    for (name, caching) in [("buffered", Caching::Buffered), ("direct", Caching::Direct)] {
+        let path = directory.join(name);
+        let file = disk.open(&path, OpenMode::CreateNew, caching).await?;
+        assert!(file.alignment().is_power_of_two() && file.alignment() <= 4096);
+        assert_eq!(file.is_direct(), file.alignment() > 1);
+        let again = disk.open(&path, OpenMode::CreateNew, caching).await.err().unwrap();
+        assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+        assert!(again.to_string().contains(name), "{again}");
+
+        file.write_zeros(0, 1 << 20).await?;
+        file.sync_data().await?;
+        assert_eq!(file.size().await?, 1 << 20);
+        for durability in [Durability::Later, Durability::Synced] {
+            let (written, buffer) = file.write_at(8192, filled(4096, 9), durability).await;
+            assert_eq!((written?, buffer.len()), (4096, 4096));
+        }
+        let (read, buffer) = file.read_at(4096, AlignedBuffer::zeroed(12288)).await;
+        assert_eq!(read?, 12288);
+        let expected = [[0; 4096], [9; 4096], [0; 4096]].concat();
+        assert!(buffer[..] == expected);
+        let (read, _) = file.read_at((1 << 20) - 4096, AlignedBuffer::zeroed(8192)).await;
+        assert_eq!(read?, 4096);
+        let (read, _) = file.read_at(2 << 20, AlignedBuffer::zeroed(4096)).await;
+        assert_eq!(read?, 0);
+        file.set_len(12288).await?;
+        assert_eq!(file.clone().size().await?, 12288);
+
+        let only_read = disk.open(&path, OpenMode::Read, caching).await?;
+        let (refused, buffer) = only_read.write_at(0, filled(4096, 1), Durability::Synced).await;
+        assert!(refused.unwrap_err().to_string().contains(name));
+        assert_eq!(buffer.len(), 4096);
+        disk.open(&path, OpenMode::ReadWrite, caching).await?;
+    }
+    let before = disk.stamp(&directory.join("direct")).await?;
+    disk.rename(&directory.join("direct"), &directory.join("renamed")).await?;
+    disk.sync_dir(&directory).await?;
+    assert_eq!(disk.stamp(&directory.join("renamed")).await?, before);
+    assert_eq!(before.size_bytes, 12288);
+    let missing = disk.stamp(&directory.join("direct")).await.unwrap_err();
+    assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+    let mut names = disk.read_dir(&directory).await?;
+    names.sort();
+    assert_eq!(names, ["buffered", "renamed"]);
+    disk.remove_file(&directory.join("renamed")).await?;
+    assert_eq!(disk.read_dir(&directory).await?, ["buffered"]);
+    assert!(disk.space_available(root).await? > 0);
+    disk.remove_dir_all(&root.join("a")).await?;
+    disk.remove_dir_all(&root.join("a")).await?;
+    let missing = disk.open(&directory, OpenMode::Read, Caching::Buffered).await.err().unwrap();
+    assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+    Ok(())
+}
+
+/// A directory on a real disk where there is one: beside the test binary, not in a memory file system.
+fn scratch() -> tempfile::TempDir {
+    let beside: PathBuf = std::env::current_exe().unwrap().parent().unwrap().to_owned();
+    tempfile::tempdir_in(beside).unwrap()
+}
+
+#[test]
+fn the_ring_disk_conforms() {
+    let directory = scratch();
+    let root = directory.path().to_owned();
+    on_shard(move |context: ShardContext| {
+        let root = root.clone();
+        async move { conformance(context.platform.disk(), &root).await }
+    })
+    .unwrap();
+}
+
+#[test]
+fn the_plain_disk_conforms() {
+    let directory = scratch();
+    futures_lite::future::block_on(conformance(&StdDisk, directory.path())).unwrap();
+}
+
+#[test]
+fn a_memory_file_system_works_too() {
+    let Ok(directory) = tempfile::tempdir_in("/dev/shm") else { return };
+    let root = directory.path().to_owned();
+    on_shard(move |context: ShardContext| {
+        let root = root.clone();
+        async move { conformance(context.platform.disk(), &root).await }
+    })
+    .unwrap();
+}
+
+#[test]
+fn dropping_an_operation_leaves_its_memory_to_the_kernel() {
+    let directory = scratch();
+    let path = directory.path().join("file");
+    let ends = on_shard(move |context: ShardContext| {
+        let path = path.clone();
+        async move {
+            let disk = context.platform.disk();
+            let file = disk.open(&path, OpenMode::CreateNew, Caching::Direct).await?;
+            file.write_zeros(0, 1 << 20).await?;
+            for round in 0..200_u64 {
+                let writing = file.write_at(round % 16 * 65536, filled(65536, round as u8), Durability::Synced);
+                let mut writing = Box::pin(writing);
+                // Polled once, so that it is queued, and dropped at several stages of its life.
+                let polled = futures_lite::future::poll_once(writing.as_mut()).await;
+                assert!(polled.is_none());
+                for _ in 0..round % 5 {
+                    context.platform.spawn().yield_now().await;
+                }
+                drop(writing);
+            }
+            file.sync_data().await?;
+            let (read, buffer) = file.read_at(0, AlignedBuffer::zeroed(1 << 20)).await;
+            assert_eq!(read?, 1 << 20);
+            Ok::<_, io::Error>(buffer.chunks(65536).all(|chunk| chunk.iter().all(|byte| *byte == chunk[0])))
+        }
+    });
+    assert!(ends.unwrap());
+}
+
+#[test]
+fn many_operations_at_once_each_get_their_own_answer() {
+    let directory = scratch();
+    let path = directory.path().join("file");
+    on_shard(move |context: ShardContext| {
+        let path = path.clone();
+        async move {
+            let disk = context.platform.disk();
+            let file = disk.open(&path, OpenMode::CreateNew, Caching::Direct).await.unwrap();
+            file.write_zeros(0, 4 << 20).await.unwrap();
+            let mut tasks = Vec::new();
+            for page in 0..1024_u64 {
+                let file = file.clone();
+                tasks.push(glommio::spawn_local(async move {
+                    let (written, _) = file.write_at(page * 4096, filled(4096, page as u8), Durability::Later).await;
+                    assert_eq!(written.unwrap(), 4096);
+                    let (read, buffer) = file.read_at(page * 4096, AlignedBuffer::zeroed(4096)).await;
+                    assert_eq!(read.unwrap(), 4096);
+                    assert!(buffer.iter().all(|byte| *byte == page as u8));
+                }));
+            }
+            for task in tasks {
+                task.await;
+            }
+        }
+    });
+}
