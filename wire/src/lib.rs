@@ -4,7 +4,7 @@
 //! length, `frame` verifies one frame and gives its root, `encode` writes frames, `request` and `reply` are the
 //! vocabulary in plain Rust, and `client` is a blocking client over all of them.
 
-//pub mod client;
+pub mod client;
 pub mod encode;
 mod error_code;
 mod frame;

@@ -105,7 +105,7 @@ pub struct ShardRange {
 }
 
 /// What the server says of itself once the credential was accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Welcome {
     /// The protocol number it speaks.
     pub protocol: u16,
