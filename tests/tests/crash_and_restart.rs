@@ -4,7 +4,7 @@ use delta_tests::load::{self, Load};
 use delta_tests::{TestServer, http};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -96,18 +96,19 @@ fn a_kill_while_the_shard_count_changes_leaves_one_whole_generation() {
     }
     server.stop_cleanly();
     for shards in [2, 3, 4] {
-        // Killed at its first line or sooner; whatever it had begun, the next start finds one whole generation.
+        // Killed as soon as it says that it begins; whatever it had done, the next start finds one whole generation.
         let mut child = std::process::Command::new(delta_tests::binary::deltadb())
             .args(["serve", "--rest-addr", "127.0.0.1:0", "--wire-addr", "127.0.0.1:0", "--data-dir"])
             .arg(directory.path())
             .args(["--shards", &shards.to_string()])
             .env("ADMIN_KEY", delta_tests::ADMIN_KEY)
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped())
             .spawn()
             .unwrap();
-        let mut byte = [0];
-        std::io::Read::read(&mut child.stdout.take().unwrap(), &mut byte).unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let begun = log.lines().map_while(Result::ok).any(|line| line.contains("changing the shard count"));
+        assert!(begun, "the change of the shard count is not announced");
         child.kill().unwrap();
         child.wait().unwrap();
         let server = start(directory.path(), None);

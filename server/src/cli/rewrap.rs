@@ -3,11 +3,13 @@
 use super::arguments::RewrapArguments;
 use super::error::CliError;
 use super::output::print_line;
-use crate::config::{MASTER_KEY_FILE, Means, MeansKind, SecretSource, choose_secret};
-use crate::start;
+use crate::config::{LogFormat, LogLevel, MASTER_KEY_FILE, Means, MeansKind, SecretSource, choose_secret};
+use crate::{logging, start};
 use std::path::{Path, PathBuf};
 
 pub(super) fn run(arguments: RewrapArguments) -> Result<(), CliError> {
+    // What the operator must know beside the result, such as a master.key that no longer opens the store.
+    logging::start(LogFormat::Text, LogLevel::Warn);
     let present = present_key(&arguments, &|name| std::env::var(name).ok())?;
     let new = SecretSource::File {
         path: PathBuf::from(&arguments.new_master_key_file),

@@ -120,7 +120,9 @@ fn a_secret_in_the_file_is_refused_but_its_path_is_taken() {
     let text = message(with_file("master_key = hunter2", &[], &[]));
     assert!(!text.contains("hunter2"), "{text}");
     let config = with_file("admin_key_file = \"/run/admin\"", &[], &[]).unwrap();
-    assert!(matches!(config.admin_key, Some(SecretSource::File { path, .. }) if path == PathBuf::from("/run/admin")));
+    assert!(
+        matches!(config.admin_key, Some(SecretSource::File { path, .. }) if path == std::path::Path::new("/run/admin"))
+    );
 }
 
 #[test]
