@@ -72,8 +72,10 @@ pub(super) async fn work<S: Storage>(
     batches: usize,
 ) -> Checked<Ending> {
     for _ in 0..batches {
-        if session.append(&load.draw(random))?.is_err() {
-            return Ok(Ending::Refused);
+        for _ in 0..random.between(1, 3) {
+            if session.append(&load.draw(random))?.is_err() {
+                return Ok(Ending::Refused);
+            }
         }
         let during = load.draw(random);
         let overlaps = random.below(2) == 0;
@@ -128,7 +130,7 @@ async fn read_along<S: Storage>(
     while !done.get() && !names.is_empty() {
         let name = &names[random.below(names.len() as u64) as usize];
         let before = session.storage.durable_version(entity(name));
-        let answer = read(&session.storage, name).await?;
+        let answer = read(&*session.storage, name).await?;
         let after = session.storage.durable_version(entity(name));
         match &answer {
             Some((version, body)) => {
