@@ -4,7 +4,7 @@ use super::oracle::{History, Session, Write, delete, entity, put, read};
 use super::{Checked, StorageUnderTest};
 use crate::runtime::platform::{Clock, Platform};
 use crate::runtime::sim::Random;
-use crate::storage::Storage;
+use crate::storage::{Refusal, Storage};
 use futures_lite::future::zip;
 use std::cell::{Cell, RefCell};
 use std::path::Path;
@@ -73,8 +73,11 @@ pub(super) async fn work<S: Storage>(
 ) -> Checked<Ending> {
     for _ in 0..batches {
         for _ in 0..random.between(1, 3) {
-            if session.append(&load.draw(random))?.is_err() {
-                return Ok(Ending::Refused);
+            match session.append(&load.draw(random))? {
+                Ok(_) => {}
+                // The commit that follows makes room.
+                Err(Refusal::BatchFull) if session.storage.has_open_batch() => break,
+                Err(_) => return Ok(Ending::Refused),
             }
         }
         let during = load.draw(random);
@@ -87,14 +90,14 @@ pub(super) async fn work<S: Storage>(
             committed
         };
         let meanwhile = async {
-            let appended = if overlaps { session.append(&during).map(|answer| answer.is_ok()) } else { Ok(true) };
+            let appended = if overlaps { session.append(&during) } else { Ok(Ok(Vec::new())) };
             let ((), read) =
                 zip(watch(session, platform, &done), read_along(session, platform, &mut reader, &done)).await;
             read.and(appended)
         };
         let (committed, appended) = zip(commit, meanwhile).await;
-        let appended = appended?;
-        if committed.is_err() || !appended {
+        let refused = matches!(appended?, Err(refusal) if refusal != Refusal::BatchFull);
+        if committed.is_err() || refused {
             return Ok(Ending::Refused);
         }
         if random.below(4) == 0 {
