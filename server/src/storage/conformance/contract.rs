@@ -213,7 +213,7 @@ async fn the_next_batch_fills_while_a_commit_is_in_flight<T: StorageUnderTest>(b
             session.must_commit().await?;
             let durable = session.storage.durable_version(entity(&name));
             must(durable == Some(version), "the batch that filled during a commit was not committed by the next")?;
-            must(read(&session.storage, &name).await?.is_some(), "it cannot be read")?;
+            must(read(&*session.storage, &name).await?.is_some(), "it cannot be read")?;
         }
     }
     session.must_commit().await?;

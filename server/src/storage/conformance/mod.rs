@@ -21,6 +21,7 @@ use crate::runtime::platform::Platform;
 use crate::runtime::sim::{Sim, SimPlatform};
 use std::future::Future;
 use std::path::Path;
+use std::rc::Rc;
 
 pub use contract::check_contract;
 pub use damage::check_damage;
@@ -34,7 +35,11 @@ pub trait StorageUnderTest {
 
     /// Opens the store in this directory, and makes it first if there is none. The directory itself may be missing. An
     /// error is a violation wherever the store must open.
-    fn open(&self, platform: &Self::Platform, directory: &Path) -> impl Future<Output = Result<Self::Storage, String>>;
+    fn open(
+        &self,
+        platform: &Self::Platform,
+        directory: &Path,
+    ) -> impl Future<Output = Result<Rc<Self::Storage>, String>>;
 
     /// Size of the largest document that the suite writes, in bytes.
     fn document_bytes_max(&self) -> usize {

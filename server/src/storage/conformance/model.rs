@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,8 +51,9 @@ impl StorageUnderTest for ModelUnderTest {
     type Platform = SimPlatform;
     type Storage = ModelStorage<SimPlatform>;
 
-    async fn open(&self, platform: &SimPlatform, directory: &Path) -> Result<Self::Storage, String> {
-        ModelStorage::open(platform.clone(), directory, self.0).await.map_err(|error| error.to_string())
+    async fn open(&self, platform: &SimPlatform, directory: &Path) -> Result<Rc<Self::Storage>, String> {
+        let opened = ModelStorage::open(platform.clone(), directory, self.0).await;
+        opened.map(Rc::new).map_err(|error| error.to_string())
     }
 
     fn document_bytes_max(&self) -> usize {

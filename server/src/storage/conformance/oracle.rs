@@ -1,7 +1,8 @@
 //! What a store may hold, by the contract: a record of all that was asked of it and answered, and the comparison.
 //!
-//! Acknowledged batches are there; a batch whose commit was under way, or ended in an unknown outcome, is there whole
-//! or not at all, but there for good once a reader has seen it; a batch that was refused, or never committed, is not. Versions only ever grow, whoever was answered.
+//! Acknowledged batches are there. Of a batch whose commit was under way, or ended in an unknown outcome, the first so
+//! many appends are there, each whole, and at least what a reader has seen. A batch that was refused, or never committed,
+//! is not there. Versions only ever grow, whoever was answered.
 
 use super::Checked;
 use crate::command::{EntityRef, Version};
@@ -43,9 +44,11 @@ enum Fate {
 
 #[derive(Clone)]
 struct Batch {
-    writes: Vec<(Write, Version)>,
+    /// The writes of each append, which stay together.
+    appends: Vec<Vec<(Write, Version)>>,
     fate: Fate,
-    shown: bool,
+    /// How many appends a reader has seen before the commit ended.
+    shown: usize,
 }
 
 /// All that was asked of a store since its contents were last known.
@@ -64,7 +67,7 @@ impl History {
     pub(super) fn visible(&self) -> State {
         let mut state = self.base.clone();
         let acknowledged = self.batches.iter().filter(|batch| batch.fate == Fate::Acknowledged);
-        acknowledged.for_each(|batch| apply(&mut state, batch));
+        acknowledged.for_each(|batch| apply(&mut state, &batch.appends));
         state
     }
 
@@ -72,16 +75,17 @@ impl History {
     fn possible(&self) -> Vec<State> {
         let mut states = vec![self.base.clone()];
         for batch in &self.batches {
-            match batch.fate {
-                Fate::Open | Fate::Refused => {}
-                _ if batch.shown => states.iter_mut().for_each(|state| apply(state, batch)),
-                Fate::Acknowledged => states.iter_mut().for_each(|state| apply(state, batch)),
-                Fate::Undecided => {
-                    let mut with = states.clone();
-                    with.iter_mut().for_each(|state| apply(state, batch));
-                    states.append(&mut with);
-                }
-            }
+            let fewest = match batch.fate {
+                Fate::Acknowledged => batch.appends.len(),
+                Fate::Open | Fate::Undecided | Fate::Refused => batch.shown,
+            };
+            let most = if batch.fate == Fate::Undecided { batch.appends.len() } else { fewest };
+            let with = |count: usize| {
+                let mut states = states.clone();
+                states.iter_mut().for_each(|state| apply(state, &batch.appends[..count]));
+                states
+            };
+            states = (fewest..=most).flat_map(with).collect();
         }
         states
     }
@@ -114,26 +118,33 @@ impl History {
     /// Names and versions of batches whose commit is under way.
     pub(super) fn undecided(&self) -> Vec<(Name, Version)> {
         let undecided = self.batches.iter().filter(|batch| batch.fate == Fate::Undecided);
-        undecided.flat_map(|batch| &batch.writes).map(|(write, version)| (write.name.clone(), *version)).collect()
+        undecided
+            .flat_map(|batch| batch.appends.iter().flatten())
+            .map(|(write, version)| (write.name.clone(), *version))
+            .collect()
     }
 
-    /// A reader saw this version: from now on its batch must be there, whatever its commit comes to.
+    /// A reader saw this version: from now on it must be there, whatever its commit comes to.
     pub(super) fn was_shown(&mut self, version: Version) {
-        let holds = |batch: &&mut Batch| batch.writes.iter().any(|(_, written)| *written == version);
-        self.batches.iter_mut().filter(holds).for_each(|batch| batch.shown = true);
+        for batch in &mut self.batches {
+            let holds = |append: &Vec<(Write, Version)>| append.iter().any(|(_, written)| *written == version);
+            if let Some(position) = batch.appends.iter().position(holds) {
+                batch.shown = batch.shown.max(position + 1);
+            }
+        }
     }
 
     fn open_batch(&mut self) -> &mut Batch {
         if self.batches.last().is_none_or(|batch| batch.fate != Fate::Open) {
-            self.batches.push(Batch { writes: Vec::new(), fate: Fate::Open, shown: false });
+            self.batches.push(Batch { appends: Vec::new(), fate: Fate::Open, shown: 0 });
         }
         let last = self.batches.len() - 1;
         &mut self.batches[last]
     }
 }
 
-fn apply(state: &mut State, batch: &Batch) {
-    for (write, version) in &batch.writes {
+fn apply(state: &mut State, appends: &[Vec<(Write, Version)>]) {
+    for (write, version) in appends.iter().flatten() {
         match &write.body {
             Some(body) => state.insert(write.name.clone(), (*version, Rc::clone(body))),
             None => state.remove(&write.name),
@@ -164,15 +175,15 @@ fn difference(expected: &State, found: &State) -> String {
 
 /// A store in use, with the record of it.
 pub(super) struct Session<'a, S> {
-    pub(super) storage: S,
+    pub(super) storage: Rc<S>,
     pub(super) history: &'a RefCell<History>,
 }
 
 impl<'a, S: Storage> Session<'a, S> {
     /// Begins with a freshly opened store, whose contents must be possible.
-    pub(super) async fn begin(storage: S, history: &'a RefCell<History>) -> Checked<Self> {
+    pub(super) async fn begin(storage: Rc<S>, history: &'a RefCell<History>) -> Checked<Self> {
         let names = history.borrow().names.clone();
-        let found = observe(&storage, &names).await?;
+        let found = observe(&*storage, &names).await?;
         history.borrow_mut().adopt(found)?;
         Ok(Self { storage, history })
     }
@@ -204,8 +215,9 @@ impl<'a, S: Storage> Session<'a, S> {
             history.version_max = *version;
             history.names.insert(write.name.clone());
             history.written.insert(*version, write.clone());
-            history.open_batch().writes.push((write.clone(), *version));
         }
+        let appended = writes.iter().cloned().zip(versions.iter().copied()).collect();
+        history.open_batch().appends.push(appended);
         Ok(Ok(versions))
     }
 
@@ -253,7 +265,7 @@ impl<'a, S: Storage> Session<'a, S> {
             let history = self.history.borrow();
             (history.visible(), history.names.clone())
         };
-        let found = observe(&self.storage, &names).await?;
+        let found = observe(&*self.storage, &names).await?;
         if found == expected { Ok(()) } else { Err(format!("readers see {}", difference(&expected, &found))) }
     }
 }

@@ -4,7 +4,7 @@ use super::oracle::{History, Session, Write, delete, entity, put, read};
 use super::{Checked, StorageUnderTest};
 use crate::runtime::platform::{Clock, Platform};
 use crate::runtime::sim::Random;
-use crate::storage::Storage;
+use crate::storage::{Refusal, Storage};
 use futures_lite::future::zip;
 use std::cell::{Cell, RefCell};
 use std::path::Path;
@@ -72,8 +72,13 @@ pub(super) async fn work<S: Storage>(
     batches: usize,
 ) -> Checked<Ending> {
     for _ in 0..batches {
-        if session.append(&load.draw(random))?.is_err() {
-            return Ok(Ending::Refused);
+        for _ in 0..random.between(1, 3) {
+            match session.append(&load.draw(random))? {
+                Ok(_) => {}
+                // The commit that follows makes room.
+                Err(Refusal::BatchFull) if session.storage.has_open_batch() => break,
+                Err(_) => return Ok(Ending::Refused),
+            }
         }
         let during = load.draw(random);
         let overlaps = random.below(2) == 0;
@@ -85,14 +90,14 @@ pub(super) async fn work<S: Storage>(
             committed
         };
         let meanwhile = async {
-            let appended = if overlaps { session.append(&during).map(|answer| answer.is_ok()) } else { Ok(true) };
+            let appended = if overlaps { session.append(&during) } else { Ok(Ok(Vec::new())) };
             let ((), read) =
                 zip(watch(session, platform, &done), read_along(session, platform, &mut reader, &done)).await;
             read.and(appended)
         };
         let (committed, appended) = zip(commit, meanwhile).await;
-        let appended = appended?;
-        if committed.is_err() || !appended {
+        let refused = matches!(appended?, Err(refusal) if refusal != Refusal::BatchFull);
+        if committed.is_err() || refused {
             return Ok(Ending::Refused);
         }
         if random.below(4) == 0 {
@@ -128,7 +133,7 @@ async fn read_along<S: Storage>(
     while !done.get() && !names.is_empty() {
         let name = &names[random.below(names.len() as u64) as usize];
         let before = session.storage.durable_version(entity(name));
-        let answer = read(&session.storage, name).await?;
+        let answer = read(&*session.storage, name).await?;
         let after = session.storage.durable_version(entity(name));
         match &answer {
             Some((version, body)) => {
