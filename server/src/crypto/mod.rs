@@ -1,3 +1,4 @@
 //! Keys and sealing.
 
 pub mod keyring;
+pub mod seal;

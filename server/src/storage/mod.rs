@@ -5,6 +5,7 @@
 //! This room refuses to answer for validation, conditions, caching and who may ask: the engine does.
 
 pub mod log;
+pub mod publish;
 pub mod store;
 
 use crate::command::{Document, EntityRef, Version};

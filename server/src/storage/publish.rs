@@ -1,0 +1,91 @@
+//! Small whole files: read in one piece, replaced so that a crash leaves the old content or the new, never a mixture.
+//!
+//! Publishing is: write a temporary neighbour, fdatasync, rename over the name, fsync the directory. One publisher a
+//! path at a time, for two would share the neighbour's name. Neighbours a crash left behind are removed at start.
+
+use crate::runtime::buffer::AlignedBuffer;
+use crate::runtime::platform::{Caching, Disk, DiskFile, Durability, OpenMode};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What a temporary neighbour's name ends in.
+pub const TEMPORARY_SUFFIX: &str = ".tmp";
+
+/// Makes `bytes` the durable content of `path`. After an error the old content still stands, or the new one is
+/// visible without being known to be durable.
+pub async fn publish<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = temporary_of(path);
+    remove_if_there(disk, &temporary).await?;
+    if let Err(error) = write_whole(disk, &temporary, bytes).await {
+        // The write's own error says more than one of the clean-up.
+        let _ = disk.remove_file(&temporary).await;
+        return Err(error);
+    }
+    disk.rename(&temporary, path).await?;
+    disk.sync_dir(path.parent().unwrap_or(Path::new("."))).await
+}
+
+/// The whole content of a file of at most `bytes_max` bytes; `InvalidData` when it has more.
+pub async fn read_whole<D: Disk>(disk: &D, path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+    let file = disk.open(path, OpenMode::Read, Caching::Buffered).await?;
+    let size = file.size().await?;
+    if size > bytes_max as u64 {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{size} bytes, at most {bytes_max} expected")));
+    }
+    let mut content = Vec::with_capacity(size as usize);
+    while (content.len() as u64) < size {
+        let wanted = (size as usize - content.len()).min(4 << 20);
+        let (read, buffer) = file.read_at(content.len() as u64, AlignedBuffer::zeroed(wanted)).await;
+        match read? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => content.extend_from_slice(&buffer[..count]),
+        }
+    }
+    Ok(content)
+}
+
+/// Removes the temporary neighbours a crash left in a directory; returns how many there were.
+pub async fn remove_stray_temporaries<D: Disk>(disk: &D, directory: &Path) -> io::Result<usize> {
+    let mut removed = 0;
+    for name in disk.read_dir(directory).await? {
+        if name.ends_with(TEMPORARY_SUFFIX) {
+            remove_if_there(disk, &directory.join(name)).await?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// Removes a file; none there is fine.
+pub async fn remove_if_there<D: Disk>(disk: &D, path: &Path) -> io::Result<()> {
+    match disk.remove_file(path).await {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn temporary_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(TEMPORARY_SUFFIX);
+    name.into()
+}
+
+async fn write_whole<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    const PIECE_BYTES: usize = 1 << 20;
+    let file = disk.open(path, OpenMode::CreateNew, Caching::Buffered).await?;
+    let mut written = 0;
+    let mut buffer = AlignedBuffer::zeroed(bytes.len().min(PIECE_BYTES));
+    while written < bytes.len() {
+        let rest = &bytes[written..];
+        let wanted = rest.len().min(buffer.capacity());
+        buffer.set_len(wanted);
+        buffer.copy_from_slice(&rest[..wanted]);
+        let (result, back) = file.write_at(written as u64, buffer, Durability::Later).await;
+        buffer = back;
+        match result? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => written += count,
+        }
+    }
+    file.sync_data().await
+}
