@@ -31,8 +31,8 @@ fn message(result: Result<Config, ConfigError>) -> String {
 fn defaults_are_what_the_help_says() {
     let config = resolve(&[], &[]).unwrap();
     assert_eq!(config.data_dir, PathBuf::from("./delta-data"));
-    assert_eq!(config.rest_addr, "127.0.0.1:8080".parse().unwrap());
-    assert_eq!(config.wire_addr, "127.0.0.1:7400".parse().unwrap());
+    assert_eq!(config.rest_addr, "127.0.0.1:8080".parse::<std::net::SocketAddr>().unwrap());
+    assert_eq!(config.wire_addr, "127.0.0.1:7400".parse::<std::net::SocketAddr>().unwrap());
     assert_eq!((config.shards, config.cache_bytes, config.cache_entries, config.cache_ttl), (None, None, None, None));
     assert_eq!((config.body_bytes_max, config.spin_us, config.salvage), (1 << 20, 20, false));
     assert!(config.admin_key.is_none() && config.master_key.is_none());

@@ -1,27 +1,24 @@
-//! Small whole files: read in one piece, and replaced so that a crash leaves the old text or the new, never a mixture.
+//! Small whole files: read in one piece, replaced so that a crash leaves the old content or the new, never a mixture.
 //!
-//! A file is published by writing a temporary neighbour, syncing it, renaming it over the name and syncing the
-//! directory. One publisher a path at a time: two would share the temporary name.
+//! Publishing is: write a temporary neighbour, fdatasync, rename over the name, fsync the directory. One publisher a
+//! path at a time, for two would share the neighbour's name. Neighbours a crash left behind are removed at start.
 
 use super::buffer::AlignedBuffer;
 use super::platform::{Caching, Disk, DiskFile, Durability, OpenMode};
 use std::io;
 use std::path::{Path, PathBuf};
+use zeroize::Zeroize;
 
-/// What the temporary neighbour's name ends in; whoever lists a directory skips such names.
+/// What a temporary neighbour's name ends in.
 pub const TEMPORARY_SUFFIX: &str = ".tmp";
 
-/// Makes `bytes` the durable content of `path`. After an error the old content may still stand, or the new one may
-/// be visible without being durable.
+/// Makes `bytes` the durable content of `path`. After an error the old content still stands, or the new one is
+/// visible without being known to be durable.
 pub async fn publish<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = temporary_of(path);
-    match disk.remove_file(&temporary).await {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    if let Err(error) = write_synced(disk, &temporary, bytes).await {
-        // Leaves no half-written neighbour behind; the write's own error says more than one of the cleanup.
+    remove_if_there(disk, &temporary).await?;
+    if let Err(error) = write_whole(disk, &temporary, bytes).await {
+        // The write's own error says more than one of the clean-up.
         let _ = disk.remove_file(&temporary).await;
         return Err(error);
     }
@@ -30,7 +27,7 @@ pub async fn publish<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> io::Result
 }
 
 /// The whole content of a file, if it has no more than `bytes_max` bytes; `InvalidData` when it has more.
-pub async fn read_file<D: Disk>(disk: &D, path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+pub async fn read_whole<D: Disk>(disk: &D, path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     let file = disk.open(path, OpenMode::Read, Caching::Buffered).await?;
     let size = file.size().await?;
     // One byte more than the size is asked for, so that a file which grows meanwhile is noticed.
@@ -59,19 +56,46 @@ pub fn parent_of(path: &Path) -> &Path {
     }
 }
 
+/// Removes the temporary neighbours a crash left in a directory; returns how many there were.
+pub async fn remove_stray_temporaries<D: Disk>(disk: &D, directory: &Path) -> io::Result<usize> {
+    let mut removed = 0;
+    for name in disk.read_dir(directory).await? {
+        if name.ends_with(TEMPORARY_SUFFIX) {
+            remove_if_there(disk, &directory.join(name)).await?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// Removes a file; none there is fine.
+pub async fn remove_if_there<D: Disk>(disk: &D, path: &Path) -> io::Result<()> {
+    match disk.remove_file(path).await {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 fn temporary_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(TEMPORARY_SUFFIX);
-    PathBuf::from(name)
+    name.into()
 }
 
-async fn write_synced<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> io::Result<()> {
+async fn write_whole<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    const PIECE_BYTES: usize = 1 << 20;
     let file = disk.open(path, OpenMode::CreateNew, Caching::Buffered).await?;
     let mut written = 0;
+    let mut buffer = AlignedBuffer::zeroed(bytes.len().min(PIECE_BYTES));
     while written < bytes.len() {
-        let mut buffer = AlignedBuffer::zeroed(bytes.len() - written);
-        buffer.copy_from_slice(&bytes[written..]);
-        let (result, _) = file.write_at(written as u64, buffer, Durability::Later).await;
+        let rest = &bytes[written..];
+        let wanted = rest.len().min(buffer.capacity());
+        buffer.set_len(wanted);
+        buffer.copy_from_slice(&rest[..wanted]);
+        let (result, back) = file.write_at(written as u64, buffer, Durability::Later).await;
+        buffer = back;
+        // Some of what is published is secret.
+        buffer.zeroize();
         match result? {
             0 => return Err(io::ErrorKind::WriteZero.into()),
             count => written += count,

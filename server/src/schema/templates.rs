@@ -15,7 +15,7 @@ use super::turn::Turn;
 use crate::command::{ErrorCode, Failure, check_schema_id};
 use crate::limits::{TEMPLATE_BYTES_MAX, TEMPLATES_MAX};
 use crate::runtime::platform::{Clock, Disk, Entropy, FileStamp, Platform, Spawn};
-use crate::runtime::publish::{TEMPORARY_SUFFIX, parent_of, publish, read_file};
+use crate::runtime::publish::{TEMPORARY_SUFFIX, parent_of, publish, read_whole};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -134,7 +134,7 @@ impl Templates {
             TemplateState::Absent => Ok(None),
             TemplateState::Loaded(template) => Ok(Some(template.text().to_vec())),
             TemplateState::Unloaded | TemplateState::Damaged(_) => {
-                match read_file(platform.disk(), &self.path_of(id), TEMPLATE_BYTES_MAX).await {
+                match read_whole(platform.disk(), &self.path_of(id), TEMPLATE_BYTES_MAX).await {
                     Ok(text) => Ok(Some(text)),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                     Err(error) => Err(self.damaged_failure(id, &format!("it cannot be read: {error}"))),
@@ -238,7 +238,7 @@ impl Templates {
             }
         };
         let stamp = self.settled_stamp(platform, id).await;
-        match read_file(platform.disk(), &self.path_of(id), TEMPLATE_BYTES_MAX).await {
+        match read_whole(platform.disk(), &self.path_of(id), TEMPLATE_BYTES_MAX).await {
             Ok(text) if text == loaded.text() => {
                 if let Some(file) = self.files().get_mut(id) {
                     (file.stamp, file.is_missing) = (stamp, false);
@@ -267,7 +267,7 @@ impl Templates {
     async fn look_at<P: Platform>(&self, platform: &P, id: &str) {
         // The stamp is taken first: if the file changes while it is read, the next scan sees another stamp.
         let mut stamp = self.settled_stamp(platform, id).await;
-        let state = match read_file(platform.disk(), &self.path_of(id), TEMPLATE_BYTES_MAX).await {
+        let state = match read_whole(platform.disk(), &self.path_of(id), TEMPLATE_BYTES_MAX).await {
             Ok(text) => match Template::compile(&text) {
                 Ok(template) => TemplateState::Loaded(Arc::new(template)),
                 Err(error) => {

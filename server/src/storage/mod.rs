@@ -6,7 +6,6 @@
 
 pub mod conformance;
 pub mod log;
-pub mod publish;
 pub mod store;
 
 use crate::command::{Document, EntityRef, Version};

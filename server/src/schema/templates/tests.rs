@@ -280,9 +280,9 @@ fn small_files_are_published_and_read_whole_or_not_at_all() {
     memory.write("data/file.tmp", b"left by a crash");
     block_on(publish(&memory, path, &content)).expect("it is published");
     assert!(memory.is_durable("data/file"));
-    assert_eq!(block_on(read_file(&memory, path, 100)).expect("it fits"), content);
-    assert_eq!(block_on(read_file(&memory, path, 99)).expect_err("it does not fit").kind(), ErrorKind::InvalidData);
-    assert_eq!(block_on(read_file(&memory, Path::new("none"), 9)).expect_err("none").kind(), ErrorKind::NotFound);
+    assert_eq!(block_on(read_whole(&memory, path, 100)).expect("it fits"), content);
+    assert_eq!(block_on(read_whole(&memory, path, 99)).expect_err("it does not fit").kind(), ErrorKind::InvalidData);
+    assert_eq!(block_on(read_whole(&memory, Path::new("none"), 9)).expect_err("none").kind(), ErrorKind::NotFound);
     memory.fail("sync_data", ErrorKind::Other);
     assert!(block_on(publish(&memory, path, b"new")).is_err());
     assert_eq!(memory.read("data/file").expect("the old one stands"), content);

@@ -11,7 +11,7 @@ use crate::crypto::keyring::{KEYRING_FORMAT_VERSION, Keyring, KeyringError};
 use crate::crypto::root_key::{RootKey, RootKeyId, RootKeySource};
 use crate::limits::SHARDS_MAX;
 use crate::runtime::platform::{Clock, Disk, Entropy, Platform};
-use crate::storage::publish::{TEMPORARY_SUFFIX, publish};
+use crate::runtime::publish::{TEMPORARY_SUFFIX, publish};
 use std::io;
 use std::path::Path;
 use zeroize::Zeroizing;

@@ -1,0 +1,58 @@
+//! Whole reads and writes over a [`DiskFile`], whose own may be short.
+
+use crate::runtime::buffer::AlignedBuffer;
+use crate::runtime::platform::{DiskFile, Durability};
+use std::io;
+
+/// Reads `offset..offset + buffer.len()`, or up to the end of the file; returns how many bytes. Offset and length keep
+/// to the file's alignment.
+pub async fn read_whole_range<F: DiskFile>(
+    file: &F,
+    offset: u64,
+    buffer: AlignedBuffer,
+) -> (io::Result<usize>, AlignedBuffer) {
+    let wanted = buffer.len();
+    let (result, mut buffer) = file.read_at(offset, buffer).await;
+    let mut filled = match result {
+        Ok(count) if count < wanted && count > 0 => count,
+        other => return (other, buffer),
+    };
+    // Short: almost always the end of the file. Where it is not, the rest is read apart and copied.
+    while filled < wanted {
+        let from = filled - filled % file.alignment().max(1);
+        let (result, rest) = file.read_at(offset + from as u64, AlignedBuffer::zeroed(wanted - from)).await;
+        match result {
+            Err(error) => return (Err(error), buffer),
+            Ok(count) if from + count <= filled => break,
+            Ok(count) => {
+                buffer[from..from + count].copy_from_slice(&rest[..count]);
+                filled = from + count;
+            }
+        }
+    }
+    (Ok(filled), buffer)
+}
+
+/// Writes the whole buffer; a short write is an error, for what lies there now is not known to be durable.
+pub async fn write_whole_buffer<F: DiskFile>(
+    file: &F,
+    offset: u64,
+    buffer: AlignedBuffer,
+    durability: Durability,
+) -> (io::Result<()>, AlignedBuffer) {
+    let wanted = buffer.len();
+    let (result, buffer) = file.write_at(offset, buffer, durability).await;
+    let result = result.and_then(|count| {
+        if count == wanted {
+            Ok(())
+        } else {
+            Err(io::Error::new(io::ErrorKind::WriteZero, format!("{count} of {wanted} bytes were written")))
+        }
+    });
+    (result, buffer)
+}
+
+/// Whether an error says that the disk, or the quota, is full.
+pub fn is_out_of_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

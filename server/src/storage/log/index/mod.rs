@@ -1,0 +1,498 @@
+//! The index of one shard: which entities live, at which version, and where.
+//!
+//! 256 hash tables picked by the top bits of a seeded hash, so that no table grows for long; each holds the hash's
+//! next 32 bits and the entry's id, so that growing touches no entry. Entries lie in a slab; each schema keeps its
+//! ids in key order. It holds what is durable, nothing that is pending. It reads no file.
+
+mod order;
+mod slab;
+
+pub use slab::{Entry, Place};
+
+use crate::command::EntityRef;
+use crate::storage::ListEntry;
+use hashbrown::HashTable;
+use order::Order;
+use slab::Slab;
+use std::ops::ControlFlow;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+const TABLES: usize = 256;
+
+/// One bucket: 32 bits of the hash, and whose.
+#[derive(Clone, Copy)]
+struct Bucket {
+    bits: u32,
+    id: u32,
+}
+
+struct Schema {
+    name: Box<str>,
+    order: Order,
+    entities: u64,
+    /// Entries of this schema that mark deletions.
+    markers: u64,
+}
+
+/// What an entity was before a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Previous {
+    /// Its version.
+    pub version: u64,
+    /// Where it lay.
+    pub place: Place,
+}
+
+/// What a replayed record did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replayed {
+    /// A newer one was known already.
+    Ignored,
+    /// It is the entity's newest version now; the place is that of the live version before.
+    Applied(Option<Place>),
+}
+
+/// How far a walk over all entries has come.
+#[derive(Default)]
+pub struct WalkCursor {
+    schema: usize,
+    after: Option<String>,
+}
+
+/// The index of one shard.
+pub struct Index {
+    seed: u64,
+    tables: Vec<HashTable<Bucket>>,
+    slab: Slab,
+    schemas: Vec<Option<Schema>>,
+    schemas_by_name: HashTable<u32>,
+    free_schemas: Vec<u32>,
+    entities: u64,
+    /// Heap memory of all keys, as allocated.
+    key_bytes: usize,
+    /// Deletions seen in replay.
+    markers: Vec<u32>,
+    /// Key order is made at the end of the replay.
+    order_later: bool,
+}
+
+impl Index {
+    /// An empty index whose hashes nobody outside can predict.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            tables: (0..TABLES).map(|_| HashTable::new()).collect(),
+            slab: Slab::new(),
+            schemas: Vec::new(),
+            schemas_by_name: HashTable::new(),
+            free_schemas: Vec::new(),
+            entities: 0,
+            key_bytes: 0,
+            markers: Vec::new(),
+            order_later: false,
+        }
+    }
+
+    /// Live entities.
+    pub fn len(&self) -> u64 {
+        self.entities
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entities == 0
+    }
+
+    /// Version and place of a live entity.
+    #[inline]
+    pub fn find(&self, entity: EntityRef<'_>) -> Option<Previous> {
+        let entry = self.slab.get(self.find_id(self.hash(entity), entity)?);
+        Some(Previous { version: entry.version, place: entry.place })
+    }
+
+    /// The entry of a live entity by id, for [`Index::repoint`].
+    pub fn find_with_id(&self, entity: EntityRef<'_>) -> Option<(u32, Previous)> {
+        let id = self.find_id(self.hash(entity), entity)?;
+        let entry = self.slab.get(id);
+        Some((id, Previous { version: entry.version, place: entry.place }))
+    }
+
+    /// Makes this the entity's version; returns the one before.
+    #[inline]
+    pub fn put(&mut self, entity: EntityRef<'_>, version: u64, place: Place) -> Option<Previous> {
+        let hash = self.hash(entity);
+        if let Some(id) = self.find_id(hash, entity) {
+            let entry = self.slab.get_mut(id);
+            let previous = Previous { version: entry.version, place: entry.place };
+            (entry.version, entry.place) = (version, place);
+            return Some(previous);
+        }
+        let schema = self.schema_number(entity.schema);
+        let id = self.insert(hash, schema, entity.key, version, place);
+        self.enter(schema, id);
+        None
+    }
+
+    /// Removes an entity; returns what it was.
+    pub fn remove(&mut self, entity: EntityRef<'_>) -> Option<Previous> {
+        let hash = self.hash(entity);
+        let id = self.find_id(hash, entity)?;
+        let (schema, previous) = {
+            let entry = self.slab.get(id);
+            (entry.schema, Previous { version: entry.version, place: entry.place })
+        };
+        self.leave(schema, entity.key);
+        self.erase(hash, id);
+        self.release_schema(schema);
+        Some(previous)
+    }
+
+    /// Moves an entry to another place if it is still the version at the old one.
+    pub fn repoint(&mut self, id: u32, version: u64, from: Place, to: Place) -> bool {
+        let entry = self.slab.get_mut(id);
+        let unchanged = entry.version == version && entry.place == from;
+        if unchanged {
+            entry.place = to;
+        }
+        unchanged
+    }
+
+    /// Up to `limit` keys of a schema with the prefix, after `after`, in byte order.
+    pub fn list(&self, schema: &str, prefix: &str, after: Option<&str>, limit: usize) -> Vec<ListEntry> {
+        let Some(schema) = self.schema_named(schema) else { return Vec::new() };
+        let from = after.filter(|after| *after > prefix).unwrap_or(prefix);
+        let entries = schema.order.from(&self.slab, from).map(|id| self.slab.get(id));
+        entries
+            .skip_while(|entry| after.is_some_and(|after| *entry.key <= *after))
+            .take_while(|entry| entry.key.starts_with(prefix))
+            .take(limit)
+            .map(|entry| (entry.key.clone(), entry.version))
+            .collect()
+    }
+
+    /// Schemas with live entities, and how many each has.
+    pub fn schemas(&self) -> Vec<(String, u64)> {
+        let schemas = self.schemas.iter().flatten().filter(|schema| schema.entities > 0);
+        schemas.map(|schema| (schema.name.to_string(), schema.entities)).collect()
+    }
+
+    /// Visits entries, schema by schema and in key order within each, until the visitor breaks or all were seen; the
+    /// next call goes on behind the last one visited. Returns whether all were seen. Every entry that is there
+    /// throughout is visited exactly once, whatever changes between calls.
+    pub fn walk(
+        &self,
+        cursor: &mut WalkCursor,
+        mut visit: impl FnMut(&str, &Entry) -> ControlFlow<()>,
+    ) -> bool {
+        while let Some(schema) = self.schemas.get(cursor.schema) {
+            if let Some(schema) = schema {
+                let after = cursor.after.take();
+                let mut last = None;
+                let entries = schema.order.from(&self.slab, after.as_deref().unwrap_or(""));
+                for entry in entries.map(|id| self.slab.get(id)) {
+                    if after.as_deref().is_some_and(|after| *entry.key <= *after) {
+                        continue;
+                    }
+                    last = Some(entry);
+                    if visit(&schema.name, entry).is_break() {
+                        break;
+                    }
+                    last = None;
+                }
+                if let Some(last) = last {
+                    cursor.after = Some(last.key.to_string());
+                    return false;
+                }
+            }
+            cursor.after = None;
+            cursor.schema += 1;
+        }
+        true
+    }
+
+    /// Memory of the index, keys included.
+    pub fn bytes(&self) -> usize {
+        self.overhead_bytes() + self.key_bytes
+    }
+
+    /// Memory of the index, without its keys' own bytes.
+    pub fn overhead_bytes(&self) -> usize {
+        let tables: usize = self.tables.iter().map(HashTable::allocation_size).sum();
+        let orders: usize = self.schemas.iter().flatten().map(|schema| schema.order.bytes() + schema.name.len()).sum();
+        let schemas = self.schemas.capacity() * size_of::<Option<Schema>>() + self.schemas_by_name.allocation_size();
+        // The allocator's own overhead a key: a header and rounding, at most this on average.
+        let allocations = self.entities as usize * 16;
+        tables + TABLES * size_of::<HashTable<Bucket>>() + orders + schemas + self.slab.bytes() + allocations
+    }
+
+    /// Makes room for so many entities more, so that loading them does not grow any table.
+    pub fn reserve(&mut self, entities: usize) {
+        let each = entities / TABLES + entities / TABLES / 8;
+        for table in &mut self.tables {
+            table.reserve(each, |bucket| spread(bucket.bits));
+        }
+    }
+
+    /// The number of a schema in this index; it gets one if it has none.
+    pub fn schema_number(&mut self, name: &str) -> u32 {
+        let hash = xxh3_64_with_seed(name.as_bytes(), self.seed);
+        let schemas = &self.schemas;
+        let is = |number: &u32| schemas[*number as usize].as_ref().is_some_and(|schema| *schema.name == *name);
+        if let Some(number) = self.schemas_by_name.find(hash, is) {
+            return *number;
+        }
+        let number = self.free_schemas.pop().map_or_else(
+            || {
+                self.schemas.push(None);
+                self.schemas.len() - 1
+            },
+            |number| number as usize,
+        );
+        self.schemas[number] = Some(Schema { name: name.into(), order: Order::default(), entities: 0, markers: 0 });
+        let (schemas, seed) = (&self.schemas, self.seed);
+        self.schemas_by_name.insert_unique(hash, number as u32, |number| {
+            let name = schemas[*number as usize].as_ref().map_or("", |schema| &schema.name);
+            xxh3_64_with_seed(name.as_bytes(), seed)
+        });
+        number as u32
+    }
+
+    /// Adds an entity known to be new, whose key is above all others of its schema. False when it is not above.
+    pub fn load(&mut self, schema: u32, key: &str, version: u64, place: Place) -> bool {
+        let Some(target) = self.schemas[schema as usize].as_ref() else { return false };
+        if target.order.last().is_some_and(|last| *self.slab.get(last).key >= *key) {
+            return false;
+        }
+        let hash = self.hash(EntityRef { schema: &target.name, key });
+        let id = self.insert(hash, schema, key, version, place);
+        if let Some(target) = &mut self.schemas[schema as usize] {
+            target.order.push(id);
+            target.entities += 1;
+        }
+        self.entities += 1;
+        true
+    }
+
+    /// For a replay that begins empty: key order is made at its end, which is faster than keeping it.
+    pub fn order_later(&mut self) {
+        self.order_later = true;
+    }
+
+    /// Applies a record from the log: the greater version wins, an equal one is pointed here. A record that does not
+    /// create is dropped when its entity is not known.
+    pub fn replay_put(&mut self, entity: EntityRef<'_>, version: u64, place: Place, creates: bool) -> Replayed {
+        let hash = self.hash(entity);
+        let Some(id) = self.find_id(hash, entity) else {
+            if !creates {
+                return Replayed::Ignored;
+            }
+            let schema = self.schema_number(entity.schema);
+            let id = self.insert(hash, schema, entity.key, version, place);
+            self.enter(schema, id);
+            return Replayed::Applied(None);
+        };
+        let entry = self.slab.get_mut(id);
+        let (marker, schema) = (entry.is_marker(), entry.schema);
+        if version < entry.version || (version == entry.version && marker) || (marker && !creates) {
+            return Replayed::Ignored;
+        }
+        if version > entry.version && !creates {
+            return Replayed::Ignored;
+        }
+        let previous = (!marker).then_some(entry.place);
+        (entry.version, entry.place) = (version, place);
+        if marker {
+            if let Some(schema) = &mut self.schemas[schema as usize] {
+                schema.markers -= 1;
+            }
+            self.enter(schema, id);
+        }
+        Replayed::Applied(previous)
+    }
+
+    /// Applies a deletion from the log; it stays as a marker until [`Index::finish_replay`].
+    pub fn replay_delete(&mut self, entity: EntityRef<'_>, version: u64) -> Replayed {
+        const MARKER: Place = Place { slot: u32::MAX, offset: 0, length: 0 };
+        let hash = self.hash(entity);
+        let Some(id) = self.find_id(hash, entity) else {
+            let schema = self.schema_number(entity.schema);
+            let id = self.insert(hash, schema, entity.key, version, MARKER);
+            self.mark(schema, id);
+            return Replayed::Applied(None);
+        };
+        let entry = self.slab.get_mut(id);
+        if version <= entry.version {
+            return Replayed::Ignored;
+        }
+        let (schema, previous, marker) = (entry.schema, entry.place, entry.is_marker());
+        (entry.version, entry.place) = (version, MARKER);
+        if marker {
+            return Replayed::Applied(None);
+        }
+        self.leave(schema, entity.key);
+        self.mark(schema, id);
+        Replayed::Applied(Some(previous))
+    }
+
+    /// Forgets the markers, and makes the key order if that was left for later.
+    pub fn finish_replay(&mut self) {
+        for id in std::mem::take(&mut self.markers) {
+            let entry = self.slab.get(id);
+            // The id may have come alive again, or have been marked twice and erased by the first.
+            if !entry.is_marker() || entry.place.slot != u32::MAX || entry.key.is_empty() {
+                continue;
+            }
+            let schema = entry.schema;
+            let name = self.schemas[schema as usize].as_ref().map_or("", |schema| &schema.name);
+            let hash = self.hash(EntityRef { schema: name, key: &entry.key });
+            self.erase(hash, id);
+            if let Some(schema) = &mut self.schemas[schema as usize] {
+                schema.markers -= 1;
+            }
+            self.release_schema(schema);
+        }
+        if std::mem::take(&mut self.order_later) {
+            self.make_order();
+        }
+    }
+
+    /// Entities for which the predicate holds go; returns how many (salvage only).
+    pub fn remove_where(&mut self, mut gone: impl FnMut(&Entry) -> bool) -> u64 {
+        let mut names = Vec::new();
+        let mut cursor = WalkCursor::default();
+        self.walk(&mut cursor, |schema, entry| {
+            if gone(entry) {
+                names.push((schema.to_owned(), entry.key.clone()));
+            }
+            ControlFlow::Continue(())
+        });
+        for (schema, key) in &names {
+            self.remove(EntityRef { schema, key });
+        }
+        names.len() as u64
+    }
+
+    #[inline]
+    fn hash(&self, entity: EntityRef<'_>) -> u64 {
+        let schema = xxh3_64_with_seed(entity.schema.as_bytes(), self.seed);
+        xxh3_64_with_seed(entity.key.as_bytes(), schema)
+    }
+
+    #[inline]
+    fn find_id(&self, hash: u64, entity: EntityRef<'_>) -> Option<u32> {
+        let bits = bits_of(hash);
+        let is = |bucket: &Bucket| {
+            if bucket.bits != bits {
+                return false;
+            }
+            let entry = self.slab.get(bucket.id);
+            let schema = self.schemas[entry.schema as usize].as_ref();
+            *entry.key == *entity.key && schema.is_some_and(|schema| *schema.name == *entity.schema)
+        };
+        self.tables[table_of(hash)].find(spread(bits), is).map(|bucket| bucket.id)
+    }
+
+    fn insert(&mut self, hash: u64, schema: u32, key: &str, version: u64, place: Place) -> u32 {
+        let id = self.slab.insert(Entry { key: key.into(), version, place, schema });
+        self.key_bytes += key.len();
+        let bucket = Bucket { bits: bits_of(hash), id };
+        self.tables[table_of(hash)].insert_unique(spread(bucket.bits), bucket, |bucket| spread(bucket.bits));
+        id
+    }
+
+    /// Takes an id out of its hash table and the slab.
+    fn erase(&mut self, hash: u64, id: u32) {
+        let table = &mut self.tables[table_of(hash)];
+        if let Ok(found) = table.find_entry(spread(bits_of(hash)), |bucket| bucket.id == id) {
+            found.remove();
+        }
+        let key = self.slab.remove(id);
+        self.key_bytes -= key.len();
+    }
+
+    /// Counts an entry as live and puts it in order.
+    fn enter(&mut self, schema: u32, id: u32) {
+        if let Some(schema) = &mut self.schemas[schema as usize] {
+            schema.entities += 1;
+            if !self.order_later {
+                schema.order.insert(&self.slab, id);
+            }
+        }
+        self.entities += 1;
+    }
+
+    /// The opposite.
+    fn leave(&mut self, schema: u32, key: &str) {
+        if let Some(schema) = &mut self.schemas[schema as usize] {
+            schema.entities -= 1;
+            if !self.order_later {
+                schema.order.remove(&self.slab, key);
+            }
+        }
+        self.entities -= 1;
+    }
+
+    fn mark(&mut self, schema: u32, id: u32) {
+        self.markers.push(id);
+        if let Some(schema) = &mut self.schemas[schema as usize] {
+            schema.markers += 1;
+        }
+    }
+
+    /// Frees the number of a schema that nothing refers to any more.
+    fn release_schema(&mut self, number: u32) {
+        let target = &mut self.schemas[number as usize];
+        if target.as_ref().is_none_or(|schema| schema.entities > 0 || schema.markers > 0) {
+            return;
+        }
+        if let Some(schema) = target.take() {
+            let hash = xxh3_64_with_seed(schema.name.as_bytes(), self.seed);
+            if let Ok(found) = self.schemas_by_name.find_entry(hash, |other| *other == number) {
+                found.remove();
+            }
+            self.free_schemas.push(number);
+        }
+    }
+
+    fn schema_named(&self, name: &str) -> Option<&Schema> {
+        let hash = xxh3_64_with_seed(name.as_bytes(), self.seed);
+        let is = |number: &u32| self.schemas[*number as usize].as_ref().is_some_and(|schema| *schema.name == *name);
+        let number = self.schemas_by_name.find(hash, is)?;
+        self.schemas[*number as usize].as_ref()
+    }
+
+    fn make_order(&mut self) {
+        let mut ids: Vec<Vec<u32>> = self.schemas.iter().map(|_| Vec::new()).collect();
+        for bucket in self.tables.iter().flatten() {
+            ids[self.slab.get(bucket.id).schema as usize].push(bucket.id);
+        }
+        let slab = &self.slab;
+        for (schema, mut ids) in self.schemas.iter_mut().zip(ids) {
+            ids.sort_unstable_by(|one, other| slab.get(*one).key.cmp(&slab.get(*other).key));
+            if let Some(schema) = schema {
+                debug_assert!(schema.order.is_empty());
+                ids.into_iter().for_each(|id| schema.order.push(id));
+            }
+        }
+    }
+}
+
+#[inline]
+fn table_of(hash: u64) -> usize {
+    (hash >> 56) as usize
+}
+
+/// The bits a bucket keeps: those below the table's.
+#[inline]
+fn bits_of(hash: u64) -> u32 {
+    (hash >> 24) as u32
+}
+
+/// A table takes its position from the low bits of a hash and its control bytes from the top ones.
+#[inline]
+fn spread(bits: u32) -> u64 {
+    u64::from(bits) << 32 | u64::from(bits)
+}
+
+
+

@@ -1,0 +1,264 @@
+//! Segments ahead of time: zeroed space, headers and listings are made in the background, so that a commit only
+//! writes frames. Meets the full disk before a commit does.
+//!
+//! There is always one planned segment behind the one that frames go to, and one spare file besides. The spare is
+//! filled first: the last spare serves deletions and compaction only.
+
+use super::device::write_whole_buffer;
+use super::format::segment::SEGMENT_HEADER_BYTES;
+use super::format::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN};
+use super::manifest::Interrupt;
+use super::segment::SegmentState;
+use super::state::{Blank, FileOf, LogStorage, SegmentOf};
+use crate::runtime::buffer::AlignedBuffer;
+use crate::runtime::platform::{Caching, Disk, DiskFile, Durability, OpenMode, Platform};
+use crate::runtime::publish::remove_if_there;
+use std::io;
+use std::rc::Rc;
+
+impl<P: Platform> LogStorage<P> {
+    /// Prepares whatever is wanted; returns whether it must be tried again for want of space.
+    pub(super) async fn prepare_segments(&self) -> Result<(), Interrupt> {
+        loop {
+            if self.closing.get() {
+                return Err(Interrupt::Stopped);
+            }
+            let _guard = self.preparation_lock.lock().await;
+            self.state.borrow().check_writable().map_err(|_| Interrupt::Stopped)?;
+            self.plan_ahead();
+            self.remove_retired().await?;
+            let wanted = {
+                let state = self.state.borrow();
+                let mut lineage = state.lineage.iter();
+                lineage.find(|segment| segment.state.get() != SegmentState::Ready).cloned()
+            };
+            let result = match &wanted {
+                Some(segment) => self.prepare_wanted(segment).await,
+                None => self.refill_spare().await,
+            };
+            let out_of_space = result == Err(Interrupt::OutOfSpace);
+            if let (true, Some(segment)) = (out_of_space, &wanted) {
+                segment.state.set(SegmentState::OutOfSpace);
+            }
+            self.note_space(out_of_space);
+            self.signals.segments.notify();
+            result?;
+            if wanted.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn note_space(&self, out_of_space: bool) {
+        let before = std::mem::replace(&mut self.state.borrow_mut().out_of_space, out_of_space);
+        if before == out_of_space {
+            return;
+        }
+        if out_of_space {
+            tracing::warn!(shard = self.identity.shard, "out of space: writes are refused until there is room");
+            self.signals.maintain.notify();
+        } else {
+            tracing::info!(shard = self.identity.shard, "there is space again: writes are taken");
+        }
+    }
+
+    /// Sees to it that a segment is planned behind the one frames go to.
+    fn plan_ahead(&self) {
+        let planned = {
+            let state = self.state.borrow();
+            let target = state.target.as_ref();
+            let behind = target.and_then(|target| state.lineage.iter().position(|other| Rc::ptr_eq(other, target)));
+            let first_free = behind.map_or(0, |position| position + 1);
+            state.lineage.iter().skip(first_free).any(|segment| !segment.closed.get())
+        };
+        if !planned {
+            self.plan_segment();
+        }
+    }
+
+    async fn prepare_wanted(&self, segment: &SegmentOf<P>) -> Result<(), Interrupt> {
+        let gives_up_spare = segment.state.get() == SegmentState::OutOfSpace && segment.last_spare.get();
+        let spare = if gives_up_spare { self.state.borrow_mut().spare.take() } else { None };
+        if let Some(spare) = spare {
+            // What is bound to it already must fit; if not, it is extended or refused.
+            let needed = segment.written.get() + segment.bound.get() + BLOCK_BYTES_MAX as u64;
+            segment.capacity.set(spare.bytes.max(needed));
+            return self.give_file(segment, spare).await;
+        }
+        self.refill_spare().await?;
+        if segment.file.get().is_none() {
+            let blank = self.make_blank(segment.capacity.get()).await?;
+            segment.last_spare.set(false);
+            return self.give_file(segment, blank).await;
+        }
+        self.finish_segment(segment).await
+    }
+
+    /// Makes the spare if there is none.
+    async fn refill_spare(&self) -> Result<(), Interrupt> {
+        if self.state.borrow().spare.is_some() {
+            return self.grow_spare().await;
+        }
+        let bytes = {
+            let state = self.state.borrow();
+            let sizes = state.lineage.iter().map(|segment| segment.capacity.get());
+            sizes.max().unwrap_or(0).clamp(self.sizes.segment_bytes_first, self.sizes.segment_bytes_max)
+        };
+        let blank = self.make_blank(bytes).await?;
+        self.state.borrow_mut().spare = Some(blank);
+        Ok(())
+    }
+
+    /// Lets the spare keep up with the segments' size, so that compaction can use it; not having room is fine.
+    async fn grow_spare(&self) -> Result<(), Interrupt> {
+        let wanted = {
+            let state = self.state.borrow();
+            let active = state.lineage.front().map_or(0, |segment| segment.capacity.get());
+            active.min(self.sizes.segment_bytes_max)
+        };
+        let Some(mut spare) = self.state.borrow_mut().spare.take() else { return Ok(()) };
+        let mut result = Ok(());
+        if spare.bytes * 2 <= wanted {
+            match self.extend(&spare.file, spare.bytes, wanted).await {
+                Ok(()) => spare.bytes = wanted,
+                Err(Interrupt::OutOfSpace) => {}
+                Err(stopped) => result = Err(stopped),
+            }
+        }
+        self.state.borrow_mut().spare = Some(spare);
+        result
+    }
+
+    /// A zeroed file of at least so many bytes, made of a retired segment when there is one.
+    async fn make_blank(&self, bytes: u64) -> Result<Blank<FileOf<P>>, Interrupt> {
+        if let Some(blank) = self.reuse_retired(bytes).await? {
+            return Ok(blank);
+        }
+        let number = {
+            let mut state = self.state.borrow_mut();
+            state.blank_number += 1;
+            state.blank_number
+        };
+        let path = self.directory.join(format!("spare-{number}.tmp"));
+        self.check_space(bytes).await?;
+        let opened = self.disk().open(&path, OpenMode::CreateNew, Caching::Direct).await;
+        let file = opened.map_err(|error| self.interrupt("creating a segment", &error))?;
+        match self.extend(&file, 0, bytes).await {
+            Ok(()) => Ok(Blank { path, file, bytes }),
+            Err(interrupt) => {
+                drop(file);
+                let _ = remove_if_there(self.disk(), &path).await;
+                Err(interrupt)
+            }
+        }
+    }
+
+    /// The file of a retired segment that nobody reads any more, grown to at least so many bytes.
+    async fn reuse_retired(&self, bytes: u64) -> Result<Option<Blank<FileOf<P>>>, Interrupt> {
+        let segment = {
+            let mut state = self.state.borrow_mut();
+            let size_max = self.sizes.segment_bytes_max;
+            let usable = |segment: &SegmentOf<P>| Rc::strong_count(segment) == 1 && segment.capacity.get() <= size_max;
+            state.retired.iter().position(usable).map(|position| state.retired.swap_remove(position))
+        };
+        let Some(segment) = segment else { return Ok(None) };
+        let (path, size) = (segment.path.clone(), segment.capacity.get());
+        drop(segment);
+        // Opened anew: recovery opens segments for reading only.
+        let opened = self.disk().open(&path, OpenMode::ReadWrite, Caching::Direct).await;
+        let file = opened.map_err(|error| self.interrupt("opening a retired segment", &error))?;
+        let size = size - size % BLOCK_BYTES_MAX as u64;
+        if size < bytes {
+            if let Err(interrupt) = self.extend(&file, size, bytes).await {
+                drop(file);
+                let _ = remove_if_there(self.disk(), &path).await;
+                return Err(interrupt);
+            }
+        }
+        Ok(Some(Blank { path, file, bytes: size.max(bytes) }))
+    }
+
+    async fn extend(&self, file: &FileOf<P>, from: u64, to: u64) -> Result<(), Interrupt> {
+        self.check_space(to - from).await?;
+        let zeroed = file.write_zeros(from, to - from).await;
+        zeroed.map_err(|error| self.interrupt("preparing a segment", &error))?;
+        file.sync_data().await.map_err(|error| self.interrupt("syncing a new segment", &error))
+    }
+
+    async fn check_space(&self, bytes: u64) -> Result<(), Interrupt> {
+        let available = self.disk().space_available(&self.directory).await;
+        let available = available.map_err(|error| self.interrupt("asking for free space", &error))?;
+        if available < bytes + self.sizes.space_kept_bytes { Err(Interrupt::OutOfSpace) } else { Ok(()) }
+    }
+
+    /// Makes a blank file a planned segment's own: header, name, listing.
+    async fn give_file(&self, segment: &SegmentOf<P>, blank: Blank<FileOf<P>>) -> Result<(), Interrupt> {
+        let block = if blank.file.is_direct() { blank.file.alignment().max(BLOCK_BYTES_MIN) } else { BLOCK_BYTES_MAX };
+        if let Err(error) = self.name_file(segment, &blank, block).await {
+            return Err(self.interrupt("writing a segment's header", &error));
+        }
+        segment.block_bytes.set(block);
+        segment.capacity.set(segment.capacity.get().max(blank.bytes));
+        let _ = segment.file.set(blank.file);
+        self.finish_segment(segment).await
+    }
+
+    /// Writes the header and gives the file its name, durably.
+    pub(super) async fn name_file(
+        &self,
+        segment: &SegmentOf<P>,
+        blank: &Blank<FileOf<P>>,
+        block_bytes: usize,
+    ) -> io::Result<()> {
+        let mut header = segment.header;
+        header.block_bytes = block_bytes as u32;
+        let mut buffer = AlignedBuffer::zeroed(SEGMENT_HEADER_BYTES);
+        let sealed = header.seal(&self.identity, &segment.key, self.nonce(), &mut buffer);
+        sealed.map_err(io::Error::other)?;
+        let (result, _) = write_whole_buffer(&blank.file, 0, buffer, Durability::Synced).await;
+        result?;
+        self.disk().rename(&blank.path, &segment.path).await?;
+        self.disk().sync_dir(&self.directory).await
+    }
+
+    /// Grows a segment's file to its capacity, and lists it.
+    async fn finish_segment(&self, segment: &SegmentOf<P>) -> Result<(), Interrupt> {
+        let Some(file) = segment.file.get() else { return Ok(()) };
+        let size = file.size().await.map_err(|error| self.interrupt("asking for a segment's size", &error))?;
+        let capacity = segment.capacity.get();
+        if size < capacity {
+            self.extend(file, size, capacity).await?;
+        }
+        if !segment.listed.replace(true) {
+            if let Err(interrupt) = self.publish_manifest(false).await {
+                segment.listed.set(false);
+                return Err(interrupt);
+            }
+        }
+        // Otherwise an append asked for more meanwhile, and the next round extends it.
+        if segment.capacity.get() <= size.max(capacity) {
+            segment.state.set(SegmentState::Ready);
+        }
+        Ok(())
+    }
+
+    /// Removes retired files beyond the one kept for reuse, once nobody reads them.
+    async fn remove_retired(&self) -> Result<(), Interrupt> {
+        loop {
+            let segment = {
+                let mut state = self.state.borrow_mut();
+                let reusable = state.retired.iter().filter(|one| one.capacity.get() <= self.sizes.segment_bytes_max);
+                let keep = usize::from(reusable.count() > 0 && !state.out_of_space);
+                if state.retired.len() <= keep {
+                    return Ok(());
+                }
+                let unread = |segment: &SegmentOf<P>| Rc::strong_count(segment) == 1;
+                let found = state.retired.iter().rposition(unread);
+                found.map(|position| state.retired.remove(position))
+            };
+            let Some(segment) = segment else { return Ok(()) };
+            let removed = remove_if_there(self.disk(), &segment.path).await;
+            removed.map_err(|error| self.interrupt("removing a retired segment", &error))?;
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Reading a segment from end to end, frame by frame, each verified before it is handed out.
+//!
+//! The scanner decides what is a frame; whoever drives it decides what a bad one means.
+
+use super::device::read_whole_range;
+use super::format::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameProblem, FrameTags, parse_frame, verify_frame};
+use super::format::segment::{FOOTER_MAGIC, SEGMENT_HEADER_BYTES, SegmentFooter};
+use super::format::{BLOCK_BYTES_MAX, FormatError, NONCE_BYTES};
+use super::format::record::{RecordContent, RecordHeader, open_record};
+use super::segment::Segment;
+use crate::runtime::buffer::AlignedBuffer;
+use crate::runtime::platform::DiskFile;
+use std::io;
+
+/// What lies at the scanner's offset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A true frame; its records can be opened until the next step.
+    Frame(FrameHeader),
+    /// The footer: nothing follows.
+    Footer(SegmentFooter),
+    /// Neither; the scanner stays where it is.
+    Invalid(FrameProblem),
+    /// The limit is reached.
+    End,
+}
+
+/// Walks one segment.
+pub struct Scanner<'a, F> {
+    segment: &'a Segment<F>,
+    file: F,
+    /// Where the next frame should begin.
+    offset: u64,
+    /// Nothing is read at or behind this.
+    limit: u64,
+    window: Window,
+    tags: FrameTags,
+    /// The frame handed out last.
+    frame: (u64, usize),
+}
+
+/// A piece of the file in memory.
+pub struct Window {
+    buffer: Option<AlignedBuffer>,
+    at: u64,
+    filled: usize,
+    bytes: usize,
+}
+
+impl Window {
+    /// Reads so many bytes at a time, at least.
+    pub fn new(bytes: usize) -> Self {
+        Self { buffer: None, at: 0, filled: 0, bytes: bytes.next_multiple_of(BLOCK_BYTES_MAX) }
+    }
+
+    fn reset(&mut self) {
+        self.filled = 0;
+    }
+
+    /// Makes `offset..offset + need` available, as far as the limit and the file allow.
+    async fn fill<F: DiskFile>(&mut self, file: &F, offset: u64, need: usize, limit: u64) -> io::Result<()> {
+        let end = (offset + need as u64).min(limit);
+        if self.at <= offset && end <= self.at + self.filled as u64 {
+            return Ok(());
+        }
+        let at = offset - offset % file.alignment().max(1) as u64;
+        let wanted = ((end.saturating_sub(at)) as usize).max(self.bytes.min((limit - at) as usize));
+        let wanted = wanted.next_multiple_of(BLOCK_BYTES_MAX);
+        let mut buffer = match self.buffer.take() {
+            Some(buffer) if buffer.capacity() >= wanted => buffer,
+            _ => AlignedBuffer::zeroed(wanted.max(self.bytes.min(1 << 20))),
+        };
+        buffer.set_len(wanted);
+        let (result, buffer) = read_whole_range(file, at, buffer).await;
+        self.buffer = Some(buffer);
+        (self.at, self.filled) = (at, 0);
+        self.filled = result?.min((limit - at) as usize);
+        Ok(())
+    }
+
+    fn bytes(&mut self, offset: u64, len: usize) -> &mut [u8] {
+        let from = (offset.saturating_sub(self.at) as usize).min(self.filled);
+        let to = (from + len).min(self.filled);
+        self.buffer.as_mut().map_or(&mut [], |buffer| &mut buffer[from..to])
+    }
+}
+
+impl<'a, F: DiskFile> Scanner<'a, F> {
+    /// From `offset` (0: behind the header) up to `limit`; takes a window to read through.
+    pub fn new(segment: &'a Segment<F>, file: F, offset: u64, limit: u64, mut window: Window) -> Self {
+        window.reset();
+        let offset = offset.max(SEGMENT_HEADER_BYTES as u64);
+        Self { segment, file, offset, limit, window, tags: FrameTags::new(), frame: (0, 0) }
+    }
+
+    /// Where the next frame should begin.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Gives the window back.
+    pub fn into_window(self) -> Window {
+        self.window
+    }
+
+    /// Looks at what lies at the offset; moves behind it when it is a frame.
+    pub async fn step(&mut self) -> io::Result<Step> {
+        if self.offset >= self.limit {
+            return Ok(Step::End);
+        }
+        self.window.fill(&self.file, self.offset, self.block(), self.limit).await?;
+        let head = self.window.bytes(self.offset, self.block());
+        if head.starts_with(FOOTER_MAGIC) {
+            let (id, key, binding) = (&self.segment.header.id, &self.segment.key, &self.segment.binding);
+            return Ok(match SegmentFooter::open(head, self.offset, id, key, binding) {
+                Ok(footer) => Step::Footer(footer),
+                Err(FormatError::Foreign(_)) => Step::Invalid(FrameProblem::Absent),
+                Err(_) => Step::Invalid(FrameProblem::Torn),
+            });
+        }
+        let header = match parse_frame(head, &self.segment.header.id) {
+            Ok(header) => header,
+            Err(problem) => return Ok(Step::Invalid(problem)),
+        };
+        match self.verify(self.offset, &header).await? {
+            Ok(bytes) => {
+                self.frame = (self.offset, header.length as usize);
+                self.offset += bytes as u64;
+                Ok(Step::Frame(header))
+            }
+            Err(problem) => Ok(Step::Invalid(problem)),
+        }
+    }
+
+    /// Looks for a true frame or footer behind the offset, and moves to it.
+    pub async fn skip_to_next(&mut self) -> io::Result<bool> {
+        let mut offset = self.offset + self.block() as u64;
+        while offset < self.limit {
+            self.window.fill(&self.file, offset, self.block(), self.limit).await?;
+            let head = self.window.bytes(offset, self.block());
+            let found = if head.starts_with(FOOTER_MAGIC) {
+                let (id, key, binding) = (&self.segment.header.id, &self.segment.key, &self.segment.binding);
+                SegmentFooter::open(head, offset, id, key, binding).is_ok()
+            } else if head.starts_with(b"DFRM") {
+                match parse_frame(head, &self.segment.header.id) {
+                    Ok(header) => self.verify(offset, &header).await?.is_ok(),
+                    Err(_) => false,
+                }
+            } else {
+                false
+            };
+            if found {
+                self.offset = offset;
+                return Ok(true);
+            }
+            offset += self.block() as u64;
+        }
+        Ok(false)
+    }
+
+    /// Opens the records of the frame handed out last, in order; each with its offset in the segment. Ends after the
+    /// first that cannot be opened.
+    pub fn records(
+        &mut self,
+        mut visit: impl FnMut(u64, &RecordHeader, RecordContent<'_>) -> Result<(), FormatError>,
+    ) -> Result<(), (u64, FormatError)> {
+        let (offset, length) = self.frame;
+        let bytes = self.window.bytes(offset, length);
+        let mut at = FRAME_HEADER_BYTES;
+        while at < bytes.len() {
+            let place = offset + at as u64;
+            let record = bytes.get_mut(at..).unwrap_or(&mut []);
+            let opened = open_record(record, &self.segment.key, &self.segment.binding);
+            let (header, content) = opened.map_err(|error| (place, error))?;
+            at += header.record_bytes();
+            visit(place, &header, content).map_err(|error| (place, error))?;
+        }
+        Ok(())
+    }
+
+    /// One record of the frame handed out last, by its offset in the segment; what follows in it. Lets a caller that
+    /// must yield take the records one by one: begin with `None`, go on with what is returned.
+    pub fn record_at(
+        &mut self,
+        place: Option<u64>,
+    ) -> Option<Result<(u64, u64, RecordHeader, RecordContent<'_>), (u64, FormatError)>> {
+        let (offset, length) = self.frame;
+        let place = place.unwrap_or(offset + FRAME_HEADER_BYTES as u64);
+        if place >= offset + length as u64 {
+            return None;
+        }
+        let record = self.window.bytes(place, (offset + length as u64 - place) as usize);
+        Some(match open_record(record, &self.segment.key, &self.segment.binding) {
+            Ok((header, content)) => Ok((place, place + header.record_bytes() as u64, header, content)),
+            Err(error) => Err((place, error)),
+        })
+    }
+
+    fn block(&self) -> usize {
+        self.segment.block_bytes.get()
+    }
+
+    /// Verifies the frame at an offset; returns the bytes it takes, padding included.
+    async fn verify(&mut self, offset: u64, header: &FrameHeader) -> io::Result<Result<usize, FrameProblem>> {
+        let padded = (header.length as usize).next_multiple_of(self.block());
+        if offset + padded as u64 > self.limit {
+            return Ok(Err(FrameProblem::Torn));
+        }
+        self.window.fill(&self.file, offset, padded, self.limit).await?;
+        let bytes = self.window.bytes(offset, padded);
+        if bytes.len() < padded {
+            return Ok(Err(FrameProblem::Torn));
+        }
+        let segment = self.segment;
+        let (kind, key, binding) = (segment.header.kind, &segment.key, &segment.binding);
+        Ok(verify_frame(bytes, header, kind, key, binding, &mut self.tags).map(|()| padded))
+    }
+}
+
+const _: () = assert!(NONCE_BYTES + FRAME_HEADER_BYTES < 512, "a header lies within the smallest block");
