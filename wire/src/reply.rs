@@ -5,6 +5,7 @@
 use crate::error_code::ErrorCode;
 use crate::frame::{Malformed, read_frame};
 use crate::generated::{self as tables, Body};
+use crate::layout::{HotReply, read_hot_reply};
 use std::fmt;
 
 /// One place in a document that breaks its schema.
@@ -164,6 +165,15 @@ pub enum Reply {
 
 /// Verifies one frame (without its length prefix) and copies the reply out of it, with the id of its request.
 pub fn decode_reply(frame: &[u8]) -> Result<(u64, Reply), Malformed> {
+    match read_hot_reply(frame) {
+        Some(HotReply::Document { request_id, version, content }) => {
+            return Ok((request_id, Reply::Document(Stored { version, content: content.to_vec() })));
+        }
+        Some(HotReply::Written { request_id, version, created }) => {
+            return Ok((request_id, Reply::Written(Written { version, created })));
+        }
+        None => {}
+    }
     let frame = read_frame(frame)?;
     Ok((frame.request_id(), reply_of(&frame).ok_or(Malformed)?))
 }

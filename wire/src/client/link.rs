@@ -177,7 +177,7 @@ impl Link {
                 Ok(0) => return Err(self.closed("the server closed the connection")),
                 Ok(count) => missing -= self.take_replies(count, replies)?,
                 Err(error) if is_timeout(&error) => {
-                    let ready = !(may_block && !unsent)
+                    let ready = (unsent || !may_block)
                         && self.socket.wait(unsent, deadline).map_err(|error| self.closed(&error.to_string()))?;
                     if !ready {
                         return Err(Loss::Timeout(Duration::ZERO));

@@ -3,8 +3,7 @@
 //! The hottest four (`get`, `put`, `document`, `written`) are laid out by hand, without a builder or a second copy;
 //! everything else goes through [`Scratch`], whose builder is kept from frame to frame.
 
-mod layout;
 mod scratch;
 
-pub use layout::{document, document_prefix, get, put, written};
+pub use crate::layout::{document, document_prefix, get, put, written};
 pub use scratch::{Builder, Scratch};

@@ -82,7 +82,7 @@ impl Scratch {
                 let items: Vec<_> = items
                     .iter()
                     .map(|(key, document)| {
-                        let document = Some(builder.create_vector(*document));
+                        let document = Some(builder.create_vector(document));
                         let key = Some(builder.create_string(key));
                         tables::PutItem::create(builder, &tables::PutItemArgs { key, document })
                     })

@@ -1,4 +1,4 @@
-//! From a verified frame to a command that borrows from it.
+//! From a frame to a command that borrows from it.
 //!
 //! Single-key commands cost no allocation. Names are checked by the dispatch path, alike for both protocols; what is
 //! checked here is what only this protocol can get wrong.
@@ -6,6 +6,7 @@
 use crate::command::{Command, Condition, ErrorCode, Failure, PutItem};
 use crate::limits::{MULTI_KEYS_MAX, PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX};
 use delta_wire::generated::{Body, Condition as Tag, Frame};
+use delta_wire::{Condition as Ask, HotRequest, read_frame, read_hot_request};
 use std::borrow::Cow;
 
 /// Kinds of request that the metrics tell apart; an index into `ShardMetrics::wire_requests`.
@@ -65,24 +66,69 @@ pub fn kind_of(body: Body) -> usize {
     }
 }
 
-/// The command in a frame. `body_bytes_max` bounds each document.
-#[inline]
-pub fn command<'a>(frame: &Frame<'a>, body_bytes_max: usize) -> Result<Command<'a>, Refusal> {
-    if frame.body_type() == Body::Get {
-        let table = frame.body_as_get().ok_or_else(unexpected)?;
-        return Ok(Command::Get { schema: table.schema().into(), key: table.key().into() });
-    }
-    if frame.body_type() == Body::Put {
-        let table = frame.body_as_put().ok_or_else(unexpected)?;
-        let document = checked_size(table.document().bytes(), body_bytes_max)?;
-        let condition = condition(table.condition(), table.version())?;
-        return Ok(Command::Put { schema: table.schema().into(), key: table.key().into(), document, condition });
-    }
-    other_command(frame, body_bytes_max)
+/// A frame as the skin sees it.
+pub struct Decoded<'a> {
+    /// The id to answer to; 0 when the frame does not even have one.
+    pub request_id: u64,
+    /// Its index in [`WIRE_REQUEST_KINDS`].
+    pub kind: usize,
+    /// What it asks for.
+    pub command: Result<Command<'a>, Refusal>,
 }
 
-fn other_command<'a>(frame: &Frame<'a>, body_bytes_max: usize) -> Result<Command<'a>, Refusal> {
+/// Verifies and reads a request. `body_bytes_max` bounds each document.
+#[inline]
+pub fn decode(bytes: &[u8], body_bytes_max: usize) -> Decoded<'_> {
+    match read_hot_request(bytes) {
+        Some(HotRequest::Get { request_id, schema, key }) => {
+            let command = Ok(Command::Get { schema: schema.into(), key: key.into() });
+            Decoded { request_id, kind: kind_of(Body::Get), command }
+        }
+        Some(HotRequest::Put { request_id, schema, key, document, condition }) => {
+            let condition = match condition {
+                Ask::None => Condition::None,
+                Ask::IfAbsent => Condition::IfAbsent,
+                Ask::IfVersion(version) => Condition::IfVersion(version),
+                Ask::IfPresent => Condition::IfPresent,
+            };
+            let command = checked_size(document, body_bytes_max).map(|document| Command::Put {
+                schema: schema.into(),
+                key: key.into(),
+                document,
+                condition,
+            });
+            Decoded { request_id, kind: kind_of(Body::Put), command }
+        }
+        None => decode_verified(bytes, body_bytes_max),
+    }
+}
+
+fn decode_verified(bytes: &[u8], body_bytes_max: usize) -> Decoded<'_> {
+    match read_frame(bytes) {
+        Ok(frame) => Decoded {
+            request_id: frame.request_id(),
+            kind: kind_of(frame.body_type()),
+            command: command(&frame, body_bytes_max),
+        },
+        Err(malformed) => {
+            let failure = Failure::new(ErrorCode::BadRequest, malformed.to_string());
+            Decoded { request_id: 0, kind: KIND_MALFORMED, command: Err(Refusal::Malformed(failure)) }
+        }
+    }
+}
+
+fn command<'a>(frame: &Frame<'a>, body_bytes_max: usize) -> Result<Command<'a>, Refusal> {
     Ok(match frame.body_type() {
+        Body::Get => {
+            let table = frame.body_as_get().ok_or_else(unexpected)?;
+            Command::Get { schema: table.schema().into(), key: table.key().into() }
+        }
+        Body::Put => {
+            let table = frame.body_as_put().ok_or_else(unexpected)?;
+            let document = checked_size(table.document().bytes(), body_bytes_max)?;
+            let condition = condition(table.condition(), table.version())?;
+            Command::Put { schema: table.schema().into(), key: table.key().into(), document, condition }
+        }
         Body::Delete => {
             let table = frame.body_as_delete().ok_or_else(unexpected)?;
             let condition = condition(table.condition(), table.version())?;

@@ -26,9 +26,8 @@ use crate::limits::{
 use crate::metrics::{Metrics, ShardMetrics};
 use crate::runtime::net::ConnectionId;
 use crate::runtime::platform::Clock;
-use decode::{KIND_HELLO, KIND_MALFORMED, Refusal};
+use decode::{Decoded, KIND_HELLO, KIND_MALFORMED, Refusal};
 use delta_wire::encode::Scratch;
-use delta_wire::generated::Frame;
 use session::{Connection, Deadline, Probe, Session, Table};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -209,15 +208,10 @@ impl<A: Api, N: WireOutput, C: Clock> WireGateway<A, N, C> {
     /// the clock is read per piece and not per request.
     #[inline]
     fn on_frame(&self, session: &mut Session, bytes: &[u8], timed_from: Option<u64>) {
-        let Ok(frame) = delta_wire::read_frame(bytes) else {
-            self.figures().wire_requests[KIND_MALFORMED].add(1);
-            let failure = Failure::new(ErrorCode::BadRequest, delta_wire::Malformed.to_string());
-            return self.refuse(session, 0, failure);
-        };
-        self.figures().wire_requests[decode::kind_of(frame.body_type())].add(1);
-        let request_id = frame.request_id();
-        let Some(principal) = &session.principal else { return self.on_hello(session, &frame) };
-        let outcome = match decode::command(&frame, self.body_bytes_max) {
+        let Some(principal) = &session.principal else { return self.on_hello(session, bytes) };
+        let Decoded { request_id, kind, command } = decode::decode(bytes, self.body_bytes_max);
+        self.figures().wire_requests[kind].add(1);
+        let outcome = match command {
             Ok(command) => {
                 let ticket = Ticket::Wire { connection: session.id.to_u64(), request_id };
                 self.submit(principal, command, ticket)
@@ -252,8 +246,14 @@ impl<A: Api, N: WireOutput, C: Clock> WireGateway<A, N, C> {
         })
     }
 
-    fn on_hello(&self, session: &mut Session, frame: &Frame<'_>) {
-        let principal = match handshake::judge_hello(&*self.api, frame) {
+    fn on_hello(&self, session: &mut Session, bytes: &[u8]) {
+        let Ok(frame) = delta_wire::read_frame(bytes) else {
+            self.figures().wire_requests[KIND_MALFORMED].add(1);
+            let failure = Failure::new(ErrorCode::BadRequest, delta_wire::Malformed.to_string());
+            return self.refuse(session, 0, failure);
+        };
+        self.figures().wire_requests[decode::kind_of(frame.body_type())].add(1);
+        let principal = match handshake::judge_hello(&*self.api, &frame) {
             Ok(principal) => principal,
             Err(failure) => return self.refuse(session, frame.request_id(), failure),
         };

@@ -5,6 +5,8 @@ use crate::command::{
     Command, Condition, Document, EntityRef, ErrorCode, Failure, Outcome, Page, PageEntry, PutItem, Violation,
 };
 use crate::limits::{COPY_BYTES_MAX, PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX};
+use delta_wire::encode::Scratch;
+use delta_wire::generated::{self as tables, Body};
 use delta_wire::{Condition as Ask, Reply, Request, ServerError, Stored, Written};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -81,6 +83,37 @@ fn every_command_arrives_as_it_was_asked() {
     check_command(Request::Stats, Command::Stats);
     check_command(Request::Ping, Command::Ping);
     check_command(Request::RotateKey, Command::RotateKey);
+}
+
+#[test]
+fn requests_of_another_encoder_arrive_alike() {
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let handler_seen = seen.clone();
+    let bench = Bench::welcomed(move |command| {
+        handler_seen.borrow_mut().push(format!("{command:?}"));
+        Some(Outcome::Pong)
+    });
+    for (condition, tag) in [(Condition::None, 0), (Condition::IfVersion(4), 2), (Condition::IfPresent, 3)] {
+        let mut frames = Vec::new();
+        Scratch::new().frame(&mut frames, 1, Body::Get, |builder| {
+            let (key, schema) = (Some(builder.create_string("k")), Some(builder.create_string("s")));
+            tables::Get::create(builder, &tables::GetArgs { schema, key }).as_union_value()
+        });
+        Scratch::new().frame(&mut frames, 2, Body::Put, |builder| {
+            let (key, schema) = (Some(builder.create_string("k")), Some(builder.create_string("s")));
+            let document = Some(builder.create_vector(b"{}"));
+            let condition = tables::Condition(tag);
+            let args = tables::PutArgs { schema, key, document, condition, version: 4 };
+            tables::Put::create(builder, &args).as_union_value()
+        });
+        bench.receive(&frames);
+        assert_eq!(bench.replies(), [(1, Reply::Pong), (2, Reply::Pong)]);
+        let (schema, key) = ("s".into(), "k".into());
+        let get = format!("{:?}", Command::Get { schema, key });
+        let (schema, key, document) = ("s".into(), "k".into(), b"{}"[..].into());
+        let put = format!("{:?}", Command::Put { schema, key, document, condition });
+        assert_eq!(seen.take(), [get, put]);
+    }
 }
 
 fn check_outcome(outcome: Outcome, expected: Reply) {
