@@ -6,6 +6,8 @@ use std::time::Duration;
 
 /// Latencies are kept to so many significant digits.
 const DIGITS: u8 = 3;
+/// Longer ones are counted as this.
+const LATENCY_NS_MAX: u64 = 100_000_000_000;
 /// Length of a step of the throughput series.
 pub const STEP: Duration = Duration::from_millis(100);
 
@@ -95,7 +97,10 @@ pub struct Measured {
 
 impl Default for Measured {
     fn default() -> Self {
-        let histogram = || Histogram::new(DIGITS).unwrap_or_else(|_| unreachable!("{DIGITS} digits are allowed"));
+        let histogram = || {
+            Histogram::new_with_bounds(1, LATENCY_NS_MAX, DIGITS)
+                .unwrap_or_else(|_| unreachable!("these bounds and {DIGITS} digits are allowed"))
+        };
         Self {
             latencies_ns: [histogram(), histogram(), histogram()],
             answered_by_step: Vec::new(),
