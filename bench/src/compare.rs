@@ -142,9 +142,9 @@ fn grounds(flags: &CompareFlags) -> Result<Grounds> {
 
 /// Starts everyone who is asked anything, and loads the keys.
 fn start_peers(flags: &CompareFlags, questions: &[&Question], grounds: &Grounds) -> Result<Vec<Peer>> {
-    let is_asked = |name: &&str| {
-        (flags.peers.is_empty() || flags.peers.iter().any(|wanted| wanted == name))
-            && questions.iter().any(|question| question.peers.contains(name))
+    let is_asked = |name: &&&str| {
+        (flags.peers.is_empty() || flags.peers.iter().any(|wanted| wanted == **name))
+            && questions.iter().any(|question| question.peers.contains(*name))
     };
     for name in &flags.peers {
         ensure!(

@@ -76,7 +76,11 @@ impl Stream {
             if let Some(result) = parse(&received)? {
                 return Ok(result);
             }
-            let length = self.read(&mut piece).context("the server did not answer")?;
+            let length = match self.read(&mut piece) {
+                // The ring of an earlier run may still tidy up on this thread.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                result => result.context("the server did not answer")?,
+            };
             anyhow::ensure!(length > 0, "the server closed the connection instead of answering");
             received.extend_from_slice(&piece[..length]);
         }
