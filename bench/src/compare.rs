@@ -101,7 +101,7 @@ pub fn run(flags: &CompareFlags) -> Result<bool> {
     }
     if let Some(path) = &flags.report {
         let subtitle = format!(
-            "documents of {} bytes, {} keys; servers on CPU {}, load on CPU {}; {} rounds of {} s, medians",
+            "documents of {} bytes, {} keys; servers on CPU {}, load on CPU {}; medians of {} × {} s",
             flags.value_bytes, flags.keys, flags.server_cpus, flags.load_cpus, flags.rounds, flags.seconds
         );
         std::fs::write(path, page("DeltaDatabase and its peers", &subtitle, &scenarios))
