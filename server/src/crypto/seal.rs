@@ -54,8 +54,6 @@ impl SealingKey {
         buffer: &mut [u8],
         tag: &[u8; 16],
     ) -> Result<(), SealError> {
-        self.cipher
-            .decrypt_inout_detached(nonce.into(), aad, InOutBuf::from(buffer), tag.into())
-            .map_err(|_| SealError)
+        self.cipher.decrypt_inout_detached(nonce.into(), aad, InOutBuf::from(buffer), tag.into()).map_err(|_| SealError)
     }
 }

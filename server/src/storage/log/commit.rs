@@ -65,7 +65,7 @@ impl<P: Platform> LogStorage<P> {
 
     /// Makes the last frame of the open batch one that takes so many bytes more.
     fn make_frame(&self, records: usize, bytes: usize, holds_puts: bool) -> Result<(), Refusal> {
-        let mut state = self.state.borrow_mut();
+        let state = self.state.borrow();
         state.check_writable()?;
         if state.next_sequence + records as u64 > VERSION_MAX {
             return Err(Refusal::ReadOnly { reason: "all versions are used up".to_owned() });

@@ -114,9 +114,7 @@ impl<P: Platform> LogStorage<P> {
             }
         }
         let output = match (writer, result) {
-            (Some(writer), Ok(())) if writer.length() > SEGMENT_HEADER_BYTES as u64 => {
-                Some(writer.finish(self).await?)
-            }
+            (Some(writer), Ok(())) if writer.length() > SEGMENT_HEADER_BYTES as u64 => Some(writer.finish(self).await?),
             (writer, result) => {
                 if let Some(writer) = writer {
                     writer.abandon(self);
@@ -199,9 +197,7 @@ impl<P: Platform> LogStorage<P> {
         let needed = match header.kind {
             RecordKind::Put => found.is_some_and(|(_, found)| found.place == from),
             // Once the entity lives again, its newer version says as much.
-            RecordKind::Tombstone => {
-                found.is_none() && content.tombstone_number().unwrap_or(u32::MAX) >= oldest_other
-            }
+            RecordKind::Tombstone => found.is_none() && content.tombstone_number().unwrap_or(u32::MAX) >= oldest_other,
         };
         if !needed {
             return Ok(());

@@ -30,6 +30,10 @@ mod signal;
 mod state;
 mod tasks;
 
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use format::{FormatError, LogIdentity};
 pub use state::LogStorage;

@@ -4,9 +4,9 @@
 
 use super::device::read_whole_range;
 use super::format::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameProblem, FrameTags, parse_frame, verify_frame};
+use super::format::record::{RecordContent, RecordHeader, open_record};
 use super::format::segment::{FOOTER_MAGIC, SEGMENT_HEADER_BYTES, SegmentFooter};
 use super::format::{BLOCK_BYTES_MAX, FormatError, NONCE_BYTES};
-use super::format::record::{RecordContent, RecordHeader, open_record};
 use super::segment::Segment;
 use crate::runtime::buffer::AlignedBuffer;
 use crate::runtime::platform::DiskFile;

@@ -25,8 +25,6 @@ pub struct SegmentWriter<P: Platform> {
     frame: Option<FrameBuilder<FileOf<P>>>,
     memory: Option<FrameMemory>,
     chain: (u64, Tag),
-    /// Bytes the file must not outgrow, when it is the last spare.
-    pub limit_bytes: Option<u64>,
 }
 
 impl<P: Platform> LogStorage<P> {
@@ -35,7 +33,7 @@ impl<P: Platform> LogStorage<P> {
         let segment = self.new_segment(SegmentKind::Compacted, 0);
         let begun = self.begin_file(&segment).await;
         match begun {
-            Ok(limit_bytes) => Ok(SegmentWriter { segment, frame: None, memory: None, chain: (0, [0; 16]), limit_bytes }),
+            Ok(()) => Ok(SegmentWriter { segment, frame: None, memory: None, chain: (0, [0; 16]) }),
             Err(interrupt) => {
                 self.forget_segment(&segment);
                 Err(interrupt)
@@ -43,10 +41,9 @@ impl<P: Platform> LogStorage<P> {
         }
     }
 
-    async fn begin_file(&self, segment: &SegmentOf<P>) -> Result<Option<u64>, Interrupt> {
+    async fn begin_file(&self, segment: &SegmentOf<P>) -> Result<(), Interrupt> {
         let full = self.state.borrow().out_of_space;
         let spare = if full { self.state.borrow_mut().spare.take() } else { None };
-        let limit = spare.as_ref().map(|spare| spare.bytes);
         let blank = match spare {
             Some(spare) => spare,
             None => {
@@ -64,7 +61,7 @@ impl<P: Platform> LogStorage<P> {
         }
         segment.block_bytes.set(block);
         let _ = segment.file.set(blank.file);
-        Ok(limit)
+        Ok(())
     }
 }
 
@@ -157,8 +154,13 @@ impl<P: Platform> LogStorage<P> {
         let block = segment.block_bytes.get();
         let offset = segment.written.get();
         let (last_frame, last_tag) = segment.last_frame.get();
-        let footer =
-            SegmentFooter { offset, frames: segment.frames.get(), records: segment.records.get(), last_frame, last_tag };
+        let footer = SegmentFooter {
+            offset,
+            frames: segment.frames.get(),
+            records: segment.records.get(),
+            last_frame,
+            last_tag,
+        };
         let mut buffer = AlignedBuffer::zeroed(block);
         let sealed = footer.seal(&segment.header.id, &segment.key, &segment.binding, self.nonce(), &mut buffer);
         if let Err(error) = sealed {
