@@ -489,3 +489,6 @@ fn bits_of(hash: u64) -> u32 {
 fn spread(bits: u32) -> u64 {
     u64::from(bits) << 32 | u64::from(bits)
 }
+
+#[cfg(test)]
+mod tests;
