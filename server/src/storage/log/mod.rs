@@ -17,6 +17,7 @@ mod compaction;
 mod device;
 mod format;
 mod index;
+mod live;
 mod manifest;
 mod prepare;
 mod read;
@@ -36,6 +37,8 @@ mod testing;
 mod tests;
 
 pub use format::{FormatError, LogIdentity};
+pub use live::{LiveRecord, WalkError};
+pub use rewrite::{RewriteError, RewriteOptions, RewriteReport, remove_generation, rewrite_generation};
 pub use state::LogStorage;
 
 use crate::crypto::keyring::{DataKeyId, Keyring};

@@ -109,7 +109,11 @@ impl<'a, F: DiskFile> Scanner<'a, F> {
             return Ok(Step::End);
         }
         self.window.fill(&self.file, self.offset, self.block(), self.limit).await?;
-        let head = self.window.bytes(self.offset, self.block());
+        let block = self.block();
+        let head = self.window.bytes(self.offset, block);
+        if head.len() < block {
+            return Ok(Step::Invalid(FrameProblem::Torn));
+        }
         if head.starts_with(FOOTER_MAGIC) {
             let (id, key, binding) = (&self.segment.header.id, &self.segment.key, &self.segment.binding);
             return Ok(match SegmentFooter::open(head, self.offset, id, key, binding) {

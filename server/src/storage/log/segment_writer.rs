@@ -28,10 +28,11 @@ pub struct SegmentWriter<P: Platform> {
 }
 
 impl<P: Platform> LogStorage<P> {
-    /// Gives a compacted segment its number and its file; on a full disk that is the last spare.
-    pub(super) async fn begin_compacted(&self) -> Result<SegmentWriter<P>, Interrupt> {
+    /// Gives a compacted segment of about so many bytes its number and its file; on a full disk that is the last
+    /// spare.
+    pub(super) async fn begin_compacted(&self, bytes: u64) -> Result<SegmentWriter<P>, Interrupt> {
         let segment = self.new_segment(SegmentKind::Compacted, 0);
-        let begun = self.begin_file(&segment).await;
+        let begun = self.begin_file(&segment, bytes).await;
         match begun {
             Ok(()) => Ok(SegmentWriter { segment, frame: None, memory: None, chain: (0, [0; 16]) }),
             Err(interrupt) => {
@@ -41,8 +42,8 @@ impl<P: Platform> LogStorage<P> {
         }
     }
 
-    async fn begin_file(&self, segment: &SegmentOf<P>) -> Result<(), Interrupt> {
-        let full = self.state.borrow().out_of_space;
+    async fn begin_file(&self, segment: &SegmentOf<P>, bytes: u64) -> Result<(), Interrupt> {
+        let full = self.space_available().await? < bytes;
         let spare = if full { self.state.borrow_mut().spare.take() } else { None };
         let blank = match spare {
             Some(spare) => spare,

@@ -114,6 +114,9 @@ impl<P: Platform> Recovery<'_, P> {
             Some(end) => end.offset,
             None => segment.capacity.get(),
         };
+        if from > 0 && end.is_none() {
+            segment.last_frame.set((chain.number, chain.tag));
+        }
         let mut scanner = Scanner::new(segment, file, from, limit, window);
         let begin = scanner.offset();
         loop {

@@ -43,13 +43,8 @@ fn frame(documents: &[Vec<u8>], number: u64) -> (Vec<u8>, FrameHeader) {
     let mut bytes = vec![0; FRAME_HEADER_BYTES];
     let mut tags = FrameTags::new();
     for (sequence, document) in (100..).zip(documents) {
-        let header = RecordHeader {
-            kind: RecordKind::Put,
-            body_bytes: 0,
-            sequence,
-            time_unix_ms: 1,
-            expiry_unix_ms: 0,
-        };
+        let header =
+            RecordHeader { kind: RecordKind::Put, body_bytes: 0, sequence, time_unix_ms: 1, expiry_unix_ms: 0 };
         let record = sealed_record(EntityRef { schema: "s", key: "k" }, document, &header);
         tags.push(&parse_record(&record).unwrap().1);
         bytes.extend(record);
@@ -161,7 +156,8 @@ fn segment_headers_and_footers_round_trip_and_any_flipped_bit_shows() {
     for byte in (0..200).chain([2048, 4095]) {
         let mut damaged = block.clone();
         damaged[byte] ^= 0x10;
-        let refused = SegmentHeader::parse(&damaged, &IDENTITY).is_err() || SegmentHeader::verify(&damaged, &key).is_err();
+        let refused =
+            SegmentHeader::parse(&damaged, &IDENTITY).is_err() || SegmentHeader::verify(&damaged, &key).is_err();
         assert!(refused, "byte {byte}");
     }
     let mut newer = block.clone();

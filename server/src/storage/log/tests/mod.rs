@@ -5,6 +5,7 @@ mod codecs;
 mod compaction;
 mod damage;
 mod faults;
+mod rewrite;
 
 use super::testing::{MemoryDisk, TestPlatform};
 use super::*;
