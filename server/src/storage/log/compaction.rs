@@ -184,12 +184,14 @@ impl<P: Platform> LogStorage<P> {
             }
             let mut at = None;
             while let Some(record) = scanner.record_at(at) {
-                let (place, next, header, content) = match record {
+                let record = match record {
                     Ok(record) => record,
                     Err((offset, error)) => return self.give_up_on(victim, offset, &error.to_string()),
                 };
-                at = Some(next);
-                let from = Place { slot: victim.slot, offset: place as u32, length: header.record_bytes() as u32 };
+                at = record.next();
+                let (header, content) = (record.header, record.content);
+                let length = header.record_bytes() as u32;
+                let from = Place { slot: victim.slot, offset: record.place as u32, length };
                 self.move_record(from, &header, content, oldest_other, writer, moved).await?;
                 self.platform.spawn().yield_if_due().await;
             }

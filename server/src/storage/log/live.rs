@@ -73,9 +73,9 @@ impl<P: Platform> LogStorage<P> {
             }
             let mut at = None;
             while let Some(record) = scanner.record_at(at) {
-                let (place, next, header, content) =
-                    record.map_err(|(offset, error)| damaged(offset, error.to_string()))?;
-                at = Some(next);
+                let record = record.map_err(|(offset, error)| damaged(offset, error.to_string()))?;
+                at = record.next();
+                let (place, header, content) = (record.place, record.header, record.content);
                 let here = Place { slot: segment.slot, offset: place as u32, length: header.record_bytes() as u32 };
                 let found = self.state.borrow().index.find(content.entity);
                 if header.kind == RecordKind::Put && found.is_some_and(|found| found.place == here) {

@@ -169,12 +169,12 @@ impl<P: Platform> LogStorage<P> {
         let opened = self.disk().open(&path, OpenMode::ReadWrite, Caching::Direct).await;
         let file = opened.map_err(|error| self.interrupt("opening a retired segment", &error))?;
         let size = size - size % BLOCK_BYTES_MAX as u64;
-        if size < bytes {
-            if let Err(interrupt) = self.extend(&file, size, bytes).await {
-                drop(file);
-                let _ = remove_if_there(self.disk(), &path).await;
-                return Err(interrupt);
-            }
+        if size < bytes
+            && let Err(interrupt) = self.extend(&file, size, bytes).await
+        {
+            drop(file);
+            let _ = remove_if_there(self.disk(), &path).await;
+            return Err(interrupt);
         }
         Ok(Some(Blank { path, file, bytes: size.max(bytes) }))
     }
@@ -234,11 +234,11 @@ impl<P: Platform> LogStorage<P> {
         if size < capacity {
             self.extend(file, size, capacity).await?;
         }
-        if !segment.listed.replace(true) {
-            if let Err(interrupt) = self.publish_manifest(false).await {
-                segment.listed.set(false);
-                return Err(interrupt);
-            }
+        if !segment.listed.replace(true)
+            && let Err(interrupt) = self.publish_manifest(false).await
+        {
+            segment.listed.set(false);
+            return Err(interrupt);
         }
         // Otherwise an append asked for more meanwhile, and the next round extends it.
         if segment.capacity.get() <= size.max(capacity) {

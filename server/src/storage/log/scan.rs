@@ -25,6 +25,23 @@ pub enum Step {
     End,
 }
 
+/// One record of a frame.
+pub struct OpenedRecord<'a> {
+    /// Its offset in the segment.
+    pub place: u64,
+    /// Its clear header.
+    pub header: RecordHeader,
+    /// What it holds.
+    pub content: RecordContent<'a>,
+}
+
+impl OpenedRecord<'_> {
+    /// Where the next one begins.
+    pub fn next(&self) -> Option<u64> {
+        Some(self.place + self.header.record_bytes() as u64)
+    }
+}
+
 /// Walks one segment.
 pub struct Scanner<'a, F> {
     segment: &'a Segment<F>,
@@ -182,12 +199,9 @@ impl<'a, F: DiskFile> Scanner<'a, F> {
         Ok(())
     }
 
-    /// One record of the frame handed out last, by its offset in the segment; what follows in it. Lets a caller that
-    /// must yield take the records one by one: begin with `None`, go on with what is returned.
-    pub fn record_at(
-        &mut self,
-        place: Option<u64>,
-    ) -> Option<Result<(u64, u64, RecordHeader, RecordContent<'_>), (u64, FormatError)>> {
+    /// One record of the frame handed out last. Lets a caller that must yield take the records one by one: begin with
+    /// `None`, go on with [`OpenedRecord::next`].
+    pub fn record_at(&mut self, place: Option<u64>) -> Option<Result<OpenedRecord<'_>, (u64, FormatError)>> {
         let (offset, length) = self.frame;
         let place = place.unwrap_or(offset + FRAME_HEADER_BYTES as u64);
         if place >= offset + length as u64 {
@@ -195,7 +209,7 @@ impl<'a, F: DiskFile> Scanner<'a, F> {
         }
         let record = self.window.bytes(place, (offset + length as u64 - place) as usize);
         Some(match open_record(record, &self.segment.key, &self.segment.binding) {
-            Ok((header, content)) => Ok((place, place + header.record_bytes() as u64, header, content)),
+            Ok((header, content)) => Ok(OpenedRecord { place, header, content }),
             Err(error) => Err((place, error)),
         })
     }

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 type Ready = Arc<Mutex<VecDeque<u64>>>;
+type Task = Pin<Box<dyn Future<Output = ()>>>;
 
 struct TaskWaker {
     id: u64,
@@ -29,7 +30,7 @@ impl Wake for TaskWaker {
 #[derive(Default)]
 struct Inner {
     ready: Ready,
-    tasks: RefCell<BTreeMap<u64, Pin<Box<dyn Future<Output = ()>>>>>,
+    tasks: RefCell<BTreeMap<u64, Task>>,
     next_id: Cell<u64>,
     now_ns: Cell<u64>,
     timers: RefCell<Vec<(u64, Waker)>>,

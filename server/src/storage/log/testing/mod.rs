@@ -3,9 +3,11 @@
 
 mod disk;
 mod executor;
+mod real;
 
 pub use disk::{Fault, MemoryDisk};
 pub use executor::{Executor, TestClock, TestSpawn};
+pub use real::RealPlatform;
 
 use crate::runtime::platform::{Entropy, Platform};
 use std::cell::Cell;

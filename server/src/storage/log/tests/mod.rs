@@ -5,6 +5,7 @@ mod codecs;
 mod compaction;
 mod damage;
 mod faults;
+mod measure;
 mod rewrite;
 
 use super::testing::{MemoryDisk, TestPlatform};
