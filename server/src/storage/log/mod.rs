@@ -17,6 +17,7 @@ mod compaction;
 mod device;
 mod format;
 mod index;
+mod live;
 mod manifest;
 mod prepare;
 mod read;
@@ -30,9 +31,14 @@ mod signal;
 mod state;
 mod tasks;
 
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use format::{FormatError, LogIdentity};
-pub use rewrite::{RewriteOptions, rewrite_generation};
+pub use live::{LiveRecord, WalkError};
+pub use rewrite::{RewriteError, RewriteOptions, RewriteReport, remove_generation, rewrite_generation};
 pub use state::LogStorage;
 
 use crate::crypto::keyring::{DataKeyId, Keyring};

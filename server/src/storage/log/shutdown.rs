@@ -69,6 +69,7 @@ impl<P: Platform> LogStorage<P> {
                 let passed = self.state.borrow_mut().lineage.pop_front();
                 if let Some(passed) = passed {
                     passed.state.set(SegmentState::Sealed);
+                    self.state.borrow_mut().tail_open = false;
                     self.seal_segment(&passed).await.map_err(|interrupt| self.commit_error(interrupt))?;
                 }
                 continue;

@@ -179,11 +179,7 @@ impl Index {
     /// Visits entries, schema by schema and in key order within each, until the visitor breaks or all were seen; the
     /// next call goes on behind the last one visited. Returns whether all were seen. Every entry that is there
     /// throughout is visited exactly once, whatever changes between calls.
-    pub fn walk(
-        &self,
-        cursor: &mut WalkCursor,
-        mut visit: impl FnMut(&str, &Entry) -> ControlFlow<()>,
-    ) -> bool {
+    pub fn walk(&self, cursor: &mut WalkCursor, mut visit: impl FnMut(&str, &Entry) -> ControlFlow<()>) -> bool {
         while let Some(schema) = self.schemas.get(cursor.schema) {
             if let Some(schema) = schema {
                 let after = cursor.after.take();
@@ -494,5 +490,5 @@ fn spread(bits: u32) -> u64 {
     u64::from(bits) << 32 | u64::from(bits)
 }
 
-
-
+#[cfg(test)]
+mod tests;

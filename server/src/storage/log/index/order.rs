@@ -89,8 +89,7 @@ impl Order {
     fn position_of(&self, slab: &Slab, key: &str) -> (usize, usize) {
         let above = self.leaves.partition_point(|ids| ids.first().is_some_and(|id| *slab.get(*id).key <= *key));
         let leaf = above.saturating_sub(1);
-        let position =
-            self.leaves.get(leaf).map_or(0, |ids| ids.partition_point(|id| *slab.get(*id).key < *key));
+        let position = self.leaves.get(leaf).map_or(0, |ids| ids.partition_point(|id| *slab.get(*id).key < *key));
         (leaf, position)
     }
 
