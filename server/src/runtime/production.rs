@@ -131,7 +131,10 @@ impl ShardSpawn {
     }
 
     /// The future, with its slices measured and its panics turned into the end of the process.
-    pub(super) fn guard<T: 'static>(&self, future: impl Future<Output = T> + 'static) -> impl Future<Output = T> + 'static {
+    pub(super) fn guard<T: 'static>(
+        &self,
+        future: impl Future<Output = T> + 'static,
+    ) -> impl Future<Output = T> + 'static {
         let tasks = self.0.clone();
         let mut future = Box::pin(abort_on_panic(future));
         std::future::poll_fn(move |cx| {

@@ -234,8 +234,7 @@ impl Plan {
             spin: self.spin,
             ending: Rc::new(Cell::new(false)),
         };
-        let context =
-            ShardContext { index: self.index, shards: self.shards, platform, net, doorbell, stop: self.stop };
+        let context = ShardContext { index: self.index, shards: self.shards, platform, net, doorbell, stop: self.stop };
         Ok((context, driver))
     }
 }

@@ -51,8 +51,10 @@ use std::sync::Arc;
 /// How to open one shard's log.
 #[derive(Clone)]
 pub struct LogOptions {
-    /// `shards/<generation>/<shard>`; made if it is not there.
+    /// `shards/<generation>/<shard>`.
     pub directory: PathBuf,
+    /// The store is being made: a shard without any file is a new one. Otherwise it is a lost one.
+    pub create: bool,
     /// Which shard it must be.
     pub identity: LogIdentity,
     /// The data keys.

@@ -132,6 +132,7 @@ pub async fn rewrite_generation<P: Platform>(
 
 fn log_options(options: &RewriteOptions, generation: u32, shard: u16, metrics: &Arc<Metrics>) -> LogOptions {
     LogOptions {
+        create: generation == options.generation_new,
         directory: options.directory.join(generation.to_string()).join(shard.to_string()),
         identity: LogIdentity { store_id: options.store_id, generation, shard },
         keyring: options.keyring.clone(),

@@ -6,8 +6,8 @@ use super::segment::SegmentState;
 use super::state::{LogStorage, Mode, SegmentOf};
 use crate::crypto::keyring::Keyring;
 use crate::runtime::platform::{Caching, Disk, DiskFile, Durability, OpenMode, Platform};
-use crate::storage::CommitError;
 use crate::runtime::publish::remove_if_there;
+use crate::storage::CommitError;
 use std::sync::Arc;
 
 impl<P: Platform> LogStorage<P> {

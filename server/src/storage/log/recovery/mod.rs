@@ -144,7 +144,7 @@ impl<'a, P: Platform> Recovery<'a, P> {
 
     async fn make_directory(&self) -> Result<(), OpenError> {
         let directory = &self.options.directory;
-        if !self.access.writes() || self.platform.disk().read_dir(directory).await.is_ok() {
+        if !self.access.writes() || !self.options.create || self.platform.disk().read_dir(directory).await.is_ok() {
             return Ok(());
         }
         let disk = self.platform.disk();

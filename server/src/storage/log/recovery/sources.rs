@@ -6,6 +6,7 @@ use crate::crypto::seal::{Purpose, SealingKey};
 use crate::limits::VERSION_MAX;
 use crate::runtime::buffer::AlignedBuffer;
 use crate::runtime::platform::{Caching, Disk, DiskFile, OpenMode, Platform};
+use crate::runtime::publish::read_whole;
 use crate::storage::log::checkpoint::{CheckpointSink, load_checkpoint};
 use crate::storage::log::device::read_whole_range;
 use crate::storage::log::format::FormatError;
@@ -16,7 +17,6 @@ use crate::storage::log::index::{Index, Place};
 use crate::storage::log::segment::{SLOT_MISSING, Segment, SegmentTable, Tombstones, checkpoint_path, segment_path};
 use crate::storage::log::state::FileOf;
 use crate::storage::log::{Damage, OpenError};
-use crate::runtime::publish::read_whole;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -30,10 +30,10 @@ impl<P: Platform> Recovery<'_, P> {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let leftover = self.segment_names().await?;
-                if leftover.is_empty() {
+                if leftover.is_empty() && self.options.create {
                     return Ok(false);
                 }
-                self.damage(&path, 0, "it is missing, though there are segments")?;
+                self.damage(&path, 0, "it is missing, and with it what the shard held")?;
                 return self.list_what_is_there(leftover).await;
             }
             Err(source) => return Err(io_error("read", &path)(source)),

@@ -11,6 +11,7 @@ fn a_million_entities_of_400_bytes() {
     let directory = tempfile::tempdir_in(".").unwrap();
     let keyring = Arc::new(Keyring::create(&TestPlatform::new(1).entropy, [7; 16], 0));
     let options = || LogOptions {
+        create: true,
         directory: directory.path().join("shards/1/0"),
         identity: LogIdentity { store_id: [7; 16], generation: 1, shard: 0 },
         keyring: keyring.clone(),

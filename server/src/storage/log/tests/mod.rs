@@ -65,6 +65,7 @@ impl Fixture {
 
     pub fn options(&self, salvage: bool) -> LogOptions {
         LogOptions {
+            create: true,
             directory: self.directory(),
             identity: LogIdentity { store_id: [7; 16], generation: 1, shard: 0 },
             keyring: self.keyring.clone(),
