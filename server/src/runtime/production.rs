@@ -243,7 +243,7 @@ impl Spawn for ShardSpawn {
     }
 
     fn yield_now(&self) -> impl Future<Output = ()> + 'static {
-        async { glommio::executor().yield_now().await }
+        futures_lite::future::yield_now()
     }
 
     fn yield_if_due(&self) -> impl Future<Output = ()> + 'static {

@@ -132,11 +132,7 @@ impl Ring {
             // Helper threads follow the cpuset, not the affinity mask; a refusal costs placement, nothing else.
             let _ = uring.submitter().register_iowq_aff(&cpu_set(cpus));
         }
-        Ok(Self {
-            uring: RefCell::new(uring),
-            backlog: RefCell::new(VecDeque::new()),
-            resting: RefCell::new(None),
-        })
+        Ok(Self { uring: RefCell::new(uring), backlog: RefCell::new(VecDeque::new()), resting: RefCell::new(None) })
     }
 
     /// A descriptor of the ring, to ring it from another one.

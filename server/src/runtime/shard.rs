@@ -4,9 +4,9 @@
 //! When it returns, listeners stop, connections are closed, the ring is drained and the thread ends.
 
 use super::disk_operations::DiskOperations;
-use super::inbox::Inbox;
 use super::doorbell::{DoorbellTable, ShardDoorbell};
 use super::driver::Driver;
+use super::inbox::Inbox;
 use super::net::Net;
 use super::offload::Offload;
 use super::placement::Placement;
@@ -241,8 +241,7 @@ impl Plan {
             spin: self.spin,
             ending: Rc::new(Cell::new(false)),
         };
-        let context =
-            ShardContext { index: self.index, shards: self.shards, platform, net, doorbell, stop: self.stop };
+        let context = ShardContext { index: self.index, shards: self.shards, platform, net, doorbell, stop: self.stop };
         Ok((context, driver))
     }
 }

@@ -192,12 +192,15 @@ fn scripted(told: Sender<(ConnectionId, &'static str)>) -> impl Fn(&Net, NetEven
                 net.close(connection);
             }
             NetEvent::Drained { connection } => tell(connection, "drained"),
-            NetEvent::Closed { connection, reason } => tell(connection, match reason {
-                CloseReason::Peer => "closed by peer",
-                CloseReason::Local => "closed here",
-                CloseReason::Timeout => "timed out",
-                CloseReason::Error(_) => "failed",
-            }),
+            NetEvent::Closed { connection, reason } => tell(
+                connection,
+                match reason {
+                    CloseReason::Peer => "closed by peer",
+                    CloseReason::Local => "closed here",
+                    CloseReason::Timeout => "timed out",
+                    CloseReason::Error(_) => "failed",
+                },
+            ),
         }
     }
 }
