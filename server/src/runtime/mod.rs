@@ -8,6 +8,7 @@ mod buffers;
 mod disk_operations;
 pub mod doorbell;
 mod driver;
+mod inbox;
 pub mod net;
 mod offload;
 pub mod placement;
@@ -22,6 +23,7 @@ pub mod signal;
 pub mod sim;
 pub mod std_disk;
 pub mod stop;
+mod timers;
 
 #[cfg(test)]
 mod tests;
