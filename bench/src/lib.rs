@@ -1,1 +1,16 @@
-//! placeholder
+//! `delta-bench`: a load generator that accounts for every reply, and the comparison of servers made with it.
+//!
+//! From the bottom up: `ring` moves bytes, `driver` speaks a protocol, `ledger` keeps the account of a connection,
+//! `workload` (with `random` and `document`) says what is asked, `load` runs it all, `measure` holds what came out,
+//! and `output` shows it.
+
+pub mod cpu;
+pub mod document;
+pub mod driver;
+pub mod ledger;
+pub mod load;
+pub mod measure;
+pub mod output;
+pub mod random;
+pub mod ring;
+pub mod workload;

@@ -1,0 +1,485 @@
+//! Runs a load: connections, each with its ledger, driven by replies (closed loop) or by a clock (open loop).
+//!
+//! Closed loop: each connection keeps `pipeline` requests in flight. Open loop: requests are due at fixed times
+//! whatever the server does, and their latency counts from when they were due, so that a stall is charged to every
+//! request it delays. In both, every reply is settled in the ledger and every document read is checked.
+
+use crate::cpu;
+use crate::document::{Documents, Key, Mismatch};
+use crate::driver::{Answer, Connection, Driver, Parsed, Request};
+use crate::ledger::{Fault, Ledger};
+use crate::measure::{Kind, Measured};
+use crate::ring::{Event, Ring, Wait};
+use crate::workload::{Lanes, Operation, Source};
+use anyhow::{Result, ensure};
+use rustix::time::{ClockId, clock_gettime};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// How long replies are waited for once nothing is asked any more.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Shortest wait for the end of a phase.
+const WAIT_MIN: Duration = Duration::from_micros(10);
+/// Open loop: closer than this to the next request the thread does not sleep.
+const SLEEP_MIN: Duration = Duration::from_micros(200);
+
+/// How to run.
+#[derive(Clone)]
+pub struct Plan {
+    /// Requests in flight on each connection.
+    pub pipeline: usize,
+    /// Requests per second; `None` for a closed loop.
+    pub rate: Option<f64>,
+    /// Time before anything is measured.
+    pub warmup: Duration,
+    /// Time measured; `None` until the source has no more.
+    pub duration: Option<Duration>,
+    /// Processes whose CPU time is the server's.
+    pub server_pids: Vec<u32>,
+    /// First of the revisions that are written.
+    pub first_revision: u64,
+}
+
+/// What one run works with.
+pub struct Setup<'a> {
+    pub driver: &'a mut dyn Driver,
+    pub source: &'a mut dyn Source,
+    pub documents: &'a Documents,
+    pub lanes: &'a Lanes,
+}
+
+/// Runs it on these connections.
+pub fn run<'a>(plan: &'a Plan, setup: Setup<'a>, connections: Vec<Connection>) -> Result<Measured> {
+    ensure!(!connections.is_empty(), "at least one connection is needed");
+    let keeps_order = setup.driver.keeps_order();
+    let lines = connections.iter().map(|connection| Line::new(plan.pipeline, keeps_order, connection.lane)).collect();
+    let mut ring = Ring::new(connections.into_iter().map(|connection| connection.stream.into()).collect())?;
+    let mut load = Load::new(plan, setup, lines);
+    load.start(&mut ring);
+    while !load.is_over() {
+        ring.turn(load.wait())?;
+        load.now_ns = load.elapsed_ns();
+        ring.reap(|line, event, out| load.on_event(line, event, out));
+        load.tick(&mut ring)?;
+    }
+    load.finish()
+}
+
+/// A request until its reply.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    operation: Operation,
+    /// Whether this is the write of a read-modify-write.
+    is_second: bool,
+    is_read: bool,
+    /// When it was due (open loop) or written (closed loop).
+    start_ns: u64,
+    /// When the operation it belongs to started.
+    operation_start_ns: u64,
+}
+
+/// One connection.
+struct Line {
+    ledger: Ledger<Pending>,
+    lane: Option<u16>,
+    /// The beginning of a reply whose rest has not arrived.
+    partial: Vec<u8>,
+    is_open: bool,
+    /// Whether the source has no more for it.
+    is_dry: bool,
+}
+
+impl Line {
+    fn new(pipeline: usize, keeps_order: bool, lane: Option<u16>) -> Self {
+        Self { ledger: Ledger::new(pipeline, keeps_order), lane, partial: Vec::new(), is_open: true, is_dry: false }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Warmup,
+    Measuring,
+    Draining,
+}
+
+struct Load<'a> {
+    plan: &'a Plan,
+    setup: Setup<'a>,
+    lines: Vec<Line>,
+    measured: Measured,
+    phase: Phase,
+    begun: Instant,
+    now_ns: u64,
+    phase_start_ns: u64,
+    source_is_dry: bool,
+    revision: u64,
+    document: Vec<u8>,
+    pace: Option<Pace>,
+    cpu_at_start: Option<(Option<Duration>, Duration)>,
+}
+
+/// The clock of an open loop.
+struct Pace {
+    interval_ns: f64,
+    /// Requests that became due so far.
+    due: u64,
+    /// Due times that found no connection with room.
+    backlog: VecDeque<u64>,
+    /// Connections with room, once for each request they can take.
+    ready: VecDeque<usize>,
+}
+
+impl<'a> Load<'a> {
+    fn new(plan: &'a Plan, setup: Setup<'a>, lines: Vec<Line>) -> Self {
+        let pace = plan.rate.map(|rate| Pace {
+            interval_ns: 1e9 / rate,
+            due: 0,
+            backlog: VecDeque::new(),
+            ready: (0..plan.pipeline).flat_map(|_| 0..lines.len()).collect(),
+        });
+        Self {
+            plan,
+            setup,
+            lines,
+            measured: Measured::default(),
+            phase: Phase::Warmup,
+            begun: Instant::now(),
+            now_ns: 0,
+            phase_start_ns: 0,
+            source_is_dry: false,
+            revision: plan.first_revision,
+            document: Vec::new(),
+            pace,
+            cpu_at_start: None,
+        }
+    }
+
+    fn elapsed_ns(&self) -> u64 {
+        self.begun.elapsed().as_nanos() as u64
+    }
+
+    fn start(&mut self, ring: &mut Ring) {
+        self.begun = Instant::now();
+        if self.pace.is_none() {
+            for line in 0..self.lines.len() {
+                self.refill(line, ring.outbound(line));
+            }
+        }
+    }
+
+    fn outstanding(&self) -> usize {
+        self.lines.iter().map(|line| line.ledger.outstanding()).sum()
+    }
+
+    fn is_over(&self) -> bool {
+        let drained = || self.outstanding() == 0 || self.now_ns - self.phase_start_ns > DRAIN.as_nanos() as u64;
+        (self.phase == Phase::Draining && drained()) || !self.lines.iter().any(|line| line.is_open)
+    }
+
+    /// How long the ring may wait now.
+    fn wait(&self) -> Wait {
+        let until_phase_end = match (self.phase, self.plan.duration) {
+            (Phase::Warmup, _) => self.plan.warmup,
+            (Phase::Measuring, Some(duration)) => duration,
+            (Phase::Measuring, None) | (Phase::Draining, _) => DRAIN,
+        };
+        let now_ns = self.elapsed_ns();
+        let phase_end_ns = self.phase_start_ns + until_phase_end.as_nanos() as u64;
+        let mut wait = Duration::from_nanos(phase_end_ns.saturating_sub(now_ns)).max(WAIT_MIN);
+        if let (Some(pace), true) = (&self.pace, self.phase != Phase::Draining) {
+            let next = Duration::from_nanos(pace.due_at(pace.due).saturating_sub(now_ns));
+            wait = wait.min(next.checked_sub(SLEEP_MIN).unwrap_or_default());
+        }
+        Wait::Until(wait)
+    }
+
+    /// What is to be done by the clock rather than by a reply.
+    fn tick(&mut self, ring: &mut Ring) -> Result<()> {
+        if self.pace.is_some() && self.phase != Phase::Draining {
+            self.send_what_is_due(ring);
+        }
+        let in_phase = Duration::from_nanos(self.now_ns - self.phase_start_ns);
+        match self.phase {
+            Phase::Warmup if in_phase >= self.plan.warmup => {
+                self.cpu_at_start = Some((self.server_cpu()?, own_cpu()));
+                self.enter(Phase::Measuring);
+            }
+            Phase::Measuring if self.source_is_dry || self.plan.duration.is_some_and(|all| in_phase >= all) => {
+                if self.source_is_dry && self.outstanding() > 0 && in_phase < DRAIN * 24 {
+                    return Ok(());
+                }
+                self.measured.elapsed = in_phase;
+                if let Some((server_cpu, before)) = self.cpu_at_start.take() {
+                    self.measured.own_cpu = own_cpu().saturating_sub(before);
+                    self.measured.server_cpu =
+                        self.server_cpu()?.zip(server_cpu).map(|(after, before)| after.saturating_sub(before));
+                }
+                self.enter(Phase::Draining);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.now_ns = self.elapsed_ns();
+        self.phase_start_ns = self.now_ns;
+    }
+
+    fn server_cpu(&self) -> Result<Option<Duration>> {
+        let pids = &self.plan.server_pids;
+        (!pids.is_empty()).then(|| cpu::used(pids)).transpose()
+    }
+
+    fn send_what_is_due(&mut self, ring: &mut Ring) {
+        let now_ns = self.elapsed_ns();
+        let Some(pace) = &mut self.pace else { return };
+        while pace.due_at(pace.due) <= now_ns {
+            pace.backlog.push_back(pace.due_at(pace.due));
+            pace.due += 1;
+        }
+        while let Some(pace) = &mut self.pace {
+            if pace.backlog.is_empty() {
+                break;
+            }
+            let Some(line) = pace.ready.pop_front() else { break };
+            let Some(due_ns) = pace.backlog.pop_front() else { break };
+            self.measured.own_lag_max = self.measured.own_lag_max.max(pace.lag(due_ns, now_ns));
+            self.issue_next(line, due_ns, ring.outbound(line));
+        }
+    }
+
+    fn on_event(&mut self, line: usize, event: Event<'_>, out: &mut Vec<u8>) {
+        match event {
+            Event::Received(bytes) => self.on_bytes(line, bytes, out),
+            Event::Closed(error) => {
+                let reason = error.map_or("the server closed a connection".to_owned(), |error| error.to_string());
+                self.give_up(line, reason);
+            }
+        }
+    }
+
+    /// A connection is of no more use: what it had in flight is lost.
+    fn give_up(&mut self, line: usize, reason: String) {
+        let line = &mut self.lines[line];
+        if !std::mem::replace(&mut line.is_open, false) {
+            return;
+        }
+        self.measured.faults.broken_connections += 1;
+        self.measured.trouble(|| reason);
+    }
+
+    fn on_bytes(&mut self, number: usize, bytes: &[u8], out: &mut Vec<u8>) {
+        let line = &mut self.lines[number];
+        if !line.is_open {
+            return;
+        }
+        if line.partial.is_empty() {
+            let consumed = self.consume(number, bytes, out);
+            self.lines[number].partial.extend_from_slice(&bytes[consumed..]);
+        } else {
+            let mut partial = std::mem::take(&mut line.partial);
+            partial.extend_from_slice(bytes);
+            let consumed = self.consume(number, &partial, out);
+            partial.drain(..consumed);
+            self.lines[number].partial = partial;
+        }
+    }
+
+    /// Takes every whole reply; gives how many bytes they were.
+    fn consume(&mut self, number: usize, bytes: &[u8], out: &mut Vec<u8>) -> usize {
+        let mut consumed = 0;
+        loop {
+            match self.setup.driver.parse(&bytes[consumed..]) {
+                Ok(Some(parsed)) => {
+                    consumed += parsed.consumed_bytes;
+                    self.on_reply(number, &parsed, out);
+                }
+                Ok(None) => return consumed,
+                Err(error) => {
+                    self.give_up(number, error.to_string());
+                    return bytes.len();
+                }
+            }
+        }
+    }
+
+    fn on_reply(&mut self, number: usize, parsed: &Parsed<'_>, out: &mut Vec<u8>) {
+        let pending = match self.lines[number].ledger.settle(parsed.ticket) {
+            Ok(pending) => pending,
+            Err(fault) => {
+                match fault {
+                    Fault::Doubled => self.measured.faults.doubled += 1,
+                    Fault::Unasked => self.measured.faults.unasked += 1,
+                }
+                self.measured.trouble(|| format!("a reply was {fault:?}"));
+                return;
+            }
+        };
+        let succeeded = self.judge(&pending, &parsed.answer);
+        let follow_up = self.book(&pending, succeeded);
+        if let Some(second) = follow_up {
+            self.issue(number, second, out);
+        } else if self.pace.is_some() {
+            self.after_reply_in_open_loop(number, out);
+        } else {
+            self.refill(number, out);
+        }
+    }
+
+    /// Whether an answer is what its request must get; counts what it is otherwise.
+    fn judge(&mut self, pending: &Pending, answer: &Answer<'_>) -> bool {
+        let key = key_of(pending.operation);
+        match (pending.is_read, answer) {
+            (true, Answer::Document(document)) => match self.setup.documents.check(key, document) {
+                Ok(_) => {
+                    self.measured.verified += 1;
+                    true
+                }
+                Err(Mismatch::OtherKey) => {
+                    self.measured.faults.misordered += 1;
+                    self.measured
+                        .trouble(|| format!("the document of another key came for {}", Key::new(key).as_str()));
+                    false
+                }
+                Err(Mismatch::Damaged) => {
+                    self.measured.faults.damaged += 1;
+                    self.measured.trouble(|| format!("what came for {} was never written", Key::new(key).as_str()));
+                    false
+                }
+            },
+            (false, Answer::Stored) => {
+                if let Operation::Insert(key) = pending.operation {
+                    self.setup.source.inserted(key);
+                }
+                true
+            }
+            (_, Answer::Missing) => {
+                self.measured.refused("not_found");
+                self.measured
+                    .trouble(|| format!("{} is not there; load the keys with --preload", Key::new(key).as_str()));
+                false
+            }
+            (_, Answer::Refused(code)) => {
+                self.measured.refused(code);
+                false
+            }
+            (true, Answer::Stored) | (false, Answer::Document(_)) => {
+                self.measured.faults.misordered += 1;
+                self.measured.trouble(|| "a read was answered like a write, or a write like a read".to_owned());
+                false
+            }
+        }
+    }
+
+    /// Enters the latency, and gives the second request of a read-modify-write.
+    fn book(&mut self, pending: &Pending, succeeded: bool) -> Option<Pending> {
+        let is_composite = matches!(pending.operation, Operation::ReadModifyWrite(_));
+        if self.phase == Phase::Measuring {
+            self.measured.count(self.now_ns - self.phase_start_ns);
+            // What was asked before the measuring began belongs to the warm-up, and a refusal is no fast success.
+            if succeeded && pending.operation_start_ns >= self.phase_start_ns {
+                let kind = if pending.is_read { Kind::Read } else { Kind::Write };
+                self.measured.record(kind, self.now_ns.saturating_sub(pending.start_ns));
+                if pending.is_second {
+                    let latency_ns = self.now_ns.saturating_sub(pending.operation_start_ns);
+                    self.measured.record(Kind::ReadModifyWrite, latency_ns);
+                }
+            }
+        }
+        (is_composite && pending.is_read && succeeded).then(|| Pending {
+            is_second: true,
+            is_read: false,
+            start_ns: self.now_ns,
+            ..*pending
+        })
+    }
+
+    fn after_reply_in_open_loop(&mut self, number: usize, out: &mut Vec<u8>) {
+        let Some(pace) = &mut self.pace else { return };
+        match pace.backlog.pop_front() {
+            Some(due_ns) if self.phase != Phase::Draining => {
+                self.issue_next(number, due_ns, out);
+            }
+            _ => pace.ready.push_back(number),
+        }
+    }
+
+    fn refill(&mut self, number: usize, out: &mut Vec<u8>) {
+        while self.phase != Phase::Draining && !self.source_is_dry && self.lines[number].ledger.has_room() {
+            if !self.issue_next(number, self.now_ns, out) {
+                break;
+            }
+        }
+    }
+
+    fn issue_next(&mut self, number: usize, start_ns: u64, out: &mut Vec<u8>) -> bool {
+        let line = &self.lines[number];
+        if !line.is_open {
+            return false;
+        }
+        let Some(operation) = self.setup.source.next(line.lane, self.setup.lanes) else {
+            self.lines[number].is_dry = true;
+            self.source_is_dry = self.lines.iter().all(|line| line.is_dry || !line.is_open);
+            return false;
+        };
+        let is_read = matches!(operation, Operation::Read(_) | Operation::ReadModifyWrite(_));
+        let pending = Pending { operation, is_second: false, is_read, start_ns, operation_start_ns: start_ns };
+        self.issue(number, pending, out);
+        true
+    }
+
+    fn issue(&mut self, number: usize, pending: Pending, out: &mut Vec<u8>) {
+        let key_number = key_of(pending.operation);
+        let key = Key::new(key_number);
+        let Some(ticket) = self.lines[number].ledger.issue(pending) else {
+            unreachable!("a request is made only when there is room for it");
+        };
+        let request = if pending.is_read {
+            Request::Read { key: key.as_str() }
+        } else {
+            self.revision += 1;
+            self.setup.documents.write(key_number, self.revision, &mut self.document);
+            Request::Write { key: key.as_str(), document: &self.document }
+        };
+        self.setup.driver.write_request(ticket, request, out);
+    }
+
+    fn finish(mut self) -> Result<Measured> {
+        let lost = self.outstanding() as u64;
+        self.measured.faults.lost += lost;
+        let partial = self.lines.iter().filter(|line| line.is_open && !line.partial.is_empty()).count() as u64;
+        self.measured.faults.unasked += partial;
+        if lost + partial > 0 {
+            self.measured.trouble(|| format!("{lost} requests were not answered, {partial} replies were cut off"));
+        }
+        if self.measured.elapsed.is_zero() {
+            self.measured.elapsed = Duration::from_nanos(self.now_ns - self.phase_start_ns);
+        }
+        Ok(self.measured)
+    }
+}
+
+impl Pace {
+    /// When a request, counted from zero, is due.
+    fn due_at(&self, number: u64) -> u64 {
+        (number as f64 * self.interval_ns) as u64
+    }
+
+    /// How late a request leaves although a connection was free: the generator's own fault.
+    fn lag(&self, due_ns: u64, now_ns: u64) -> Duration {
+        Duration::from_nanos(now_ns.saturating_sub(due_ns))
+    }
+}
+
+fn key_of(operation: Operation) -> u64 {
+    match operation {
+        Operation::Read(key) | Operation::Update(key) | Operation::Insert(key) | Operation::ReadModifyWrite(key) => key,
+    }
+}
+
+fn own_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}

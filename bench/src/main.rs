@@ -1,0 +1,22 @@
+//! The command line of `delta-bench`.
+
+mod arguments;
+mod run;
+
+use arguments::{Arguments, Command};
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Run(flags) => run::run(&flags),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(2),
+        Err(error) => {
+            eprintln!("delta-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
