@@ -95,7 +95,13 @@ impl Order {
         keyed.sort_unstable_by(|(one, one_id), (other, other_id)| {
             one.cmp(other).then_with(|| key(*one_id).cmp(key(*other_id)))
         });
-        keyed.into_iter().for_each(|(_, id)| self.push(slab, id));
+        self.shared = shared;
+        for part in keyed.chunks(LEAF_IDS_MAX) {
+            let slots = part.iter().map(|(_, id)| Slot { bytes: 0, id: *id }).collect();
+            let mut leaf = Leaf { first: part.first().map_or(0, |(bytes, _)| *bytes), shared: 0, slots };
+            leaf.refresh(slab);
+            self.leaves.push(leaf);
+        }
     }
 
     /// The id with the highest key.
