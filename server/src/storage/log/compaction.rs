@@ -114,15 +114,13 @@ impl<P: Platform> LogStorage<P> {
             0 => None,
             kept => Some(self.begin_compacted(kept + kept / 1024 + SEGMENT_OVERHEAD_BYTES).await?),
         };
-        self.settle().await?;
+        let mut result = self.settle().await;
         let numbers: Vec<u32> = victims.iter().map(|victim| victim.number()).collect();
         let oldest_other = self.state.borrow().oldest_listed_except(&numbers);
         let mut moved = Vec::new();
-        let mut result = Ok(());
         for victim in victims {
-            result = self.move_records(victim, oldest_other, &mut writer, &mut moved).await;
-            if result.is_err() {
-                break;
+            if result.is_ok() {
+                result = self.move_records(victim, oldest_other, &mut writer, &mut moved).await;
             }
         }
         let output = match (writer, result) {

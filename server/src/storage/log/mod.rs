@@ -32,7 +32,7 @@ mod state;
 mod tasks;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -186,8 +186,6 @@ pub struct OpenReport {
     pub bytes_walked: u64,
     /// Live entities.
     pub entities: u64,
-    /// Files that no manifest named, removed.
-    pub leftovers_removed: u64,
     /// What is damaged, as far as it did not keep the shard from opening.
     pub damage: Vec<Damage>,
     /// With `--salvage`: entities that were known but are lost.

@@ -135,8 +135,14 @@ impl<P: Platform> SegmentWriter<P> {
 
     /// Writes the rest and the footer, and makes all of it durable.
     pub async fn finish(mut self, storage: &LogStorage<P>) -> Result<SegmentOf<P>, Interrupt> {
-        self.flush(storage).await?;
-        storage.write_footer(&self.segment, Durability::Later).await?;
+        let mut finished = self.flush(storage).await;
+        if finished.is_ok() {
+            finished = storage.write_footer(&self.segment, Durability::Later).await;
+        }
+        if let Err(interrupt) = finished {
+            self.abandon(storage);
+            return Err(interrupt);
+        }
         self.segment.state.set(SegmentState::Sealed);
         Ok(self.segment)
     }

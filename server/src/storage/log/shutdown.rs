@@ -111,7 +111,7 @@ impl<P: Platform> LogStorage<P> {
             let ended = |segment: &&SegmentOf<P>| segment.end.get().is_some();
             let (mut unsealed, mut unused) = (Vec::new(), Vec::new());
             for segment in state.segments.iter().filter(|segment| !ended(segment)) {
-                let written = segment.written.get() > SEGMENT_HEADER_BYTES as u64;
+                let written = segment.listed.get() && segment.written.get() > SEGMENT_HEADER_BYTES as u64;
                 if written { unsealed.push(segment.clone()) } else { unused.push(segment.clone()) }
             }
             (unsealed, unused)

@@ -262,7 +262,7 @@ impl Index {
         let hash = self.hash(EntityRef { schema: &target.name, key });
         let id = self.insert(hash, schema, key, version, place);
         if let Some(target) = &mut self.schemas[schema as usize] {
-            target.order.push(id);
+            target.order.push(&self.slab, id);
             target.entities += 1;
         }
         self.entities += 1;
@@ -463,11 +463,10 @@ impl Index {
             ids[self.slab.get(bucket.id).schema as usize].push(bucket.id);
         }
         let slab = &self.slab;
-        for (schema, mut ids) in self.schemas.iter_mut().zip(ids) {
-            ids.sort_unstable_by(|one, other| slab.get(*one).key.cmp(&slab.get(*other).key));
+        for (schema, ids) in self.schemas.iter_mut().zip(ids) {
             if let Some(schema) = schema {
                 debug_assert!(schema.order.is_empty());
-                ids.into_iter().for_each(|id| schema.order.push(id));
+                schema.order.fill(slab, ids);
             }
         }
     }
