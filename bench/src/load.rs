@@ -21,7 +21,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Shortest wait for the end of a phase.
 const WAIT_MIN: Duration = Duration::from_micros(10);
 /// Open loop: closer than this to the next request the thread does not sleep.
-const SLEEP_MIN: Duration = Duration::from_micros(200);
+const SLEEP_MIN: Duration = Duration::from_micros(100);
 
 /// How to run.
 #[derive(Clone)]

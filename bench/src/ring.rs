@@ -144,6 +144,9 @@ impl Ring {
     }
 
     fn enter_without_waiting(&self) -> io::Result<usize> {
+        // A thread that never sleeps holds up what the kernel wants to run on this CPU, such as the end of a server's
+        // disk write; so it offers the CPU each time.
+        rustix::thread::sched_yield();
         // SAFETY: the shared submission queue is only read for its length, by the thread that fills it.
         let queued = unsafe { self.uring.submission_shared().len() };
         // SAFETY: no argument is passed, so none has to be valid.
