@@ -231,6 +231,12 @@ impl Wake for Counted {
 
 impl Spawn for ShardSpawn {
     fn spawn(&self, class: TaskClass, future: impl Future<Output = ()> + 'static) {
+        // The executor polls a new task within the call that spawns it. What the caller has taken apart must be whole
+        // again before anything of the task runs, so the first poll only puts it in the queue.
+        let future = async move {
+            futures_lite::future::yield_now().await;
+            future.await;
+        };
         match class {
             TaskClass::Foreground => {
                 glommio::spawn_local(self.guard(future)).detach();

@@ -1,3 +1,5 @@
+//! Files of the ring disk and of the plain one keep to the promises of `Disk` and `DiskFile`.
+
 use super::super::buffer::AlignedBuffer;
 use super::super::platform::{Caching, Disk, DiskFile, Durability, OpenMode, Platform, Spawn};
 use super::super::shard::ShardContext;

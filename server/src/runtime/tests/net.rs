@@ -1,3 +1,5 @@
+//! Sockets of a real shard against clients of every temper.
+
 use super::super::net::{CloseReason, ConnectionId, ListenAddress, ListenerId, Net, NetEvent, Stream};
 use super::super::platform::{Clock, Platform, Spawn, TaskClass};
 use super::super::shard::ShardContext;
