@@ -3,6 +3,7 @@
 mod disk;
 mod doorbell;
 mod net;
+mod tasks;
 
 use super::net::{ListenAddress, ListenerId, Net, NetEvent, Service};
 use super::placement::Placement;
