@@ -182,6 +182,35 @@ impl Idle {
         let now = Instant::now();
         let since = *self.since.get_or_insert(now);
         let commit_is_near = commit_expected_by.is_some_and(|by| now < by.min(since + COMMIT_AWAKE_MAX));
-        commit_is_near || self.gap_mean <= self.spin && now < since + self.spin
+        // A gap that was slept through holds the wake-up as well, so twice the spin still counts as short.
+        let is_paying = self.gap_mean <= 2 * self.spin;
+        commit_is_near || is_paying && now < since + self.spin
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spinning_stops_paying_when_gaps_are_long_and_pays_again_when_they_are_short() {
+        let spin = Duration::from_millis(1);
+        let mut idle = Idle::new(spin);
+        let now = Instant::now();
+        assert!(idle.may_spin(None));
+        for _ in 0..8 {
+            idle.since = now.checked_sub(50 * spin);
+            idle.worked();
+        }
+        assert!(!idle.may_spin(None));
+        // A commit that is about to end is worth waiting for all the same, one that is late is not.
+        assert!(idle.may_spin(Some(Instant::now() + spin)));
+        assert!(!idle.may_spin(now.checked_sub(spin)));
+        for _ in 0..16 {
+            idle.since = Some(Instant::now());
+            idle.worked();
+        }
+        assert!(idle.may_spin(None));
+        assert!(!Idle::new(Duration::ZERO).may_spin(Some(Instant::now() + spin)));
     }
 }

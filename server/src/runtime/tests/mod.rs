@@ -4,6 +4,7 @@ mod disk;
 mod doorbell;
 mod net;
 mod spawn;
+mod tasks;
 
 use super::net::{ListenAddress, ListenerId, Net, NetEvent, Service};
 use super::placement::Placement;
