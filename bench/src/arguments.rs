@@ -15,6 +15,8 @@ pub struct Arguments {
 pub enum Command {
     /// Load one server and print what came out
     Run(Box<RunFlags>),
+    /// Start our server and its peers, and load them in alternating rounds
+    Compare(Box<CompareFlags>),
 }
 
 /// A protocol.
@@ -109,4 +111,55 @@ pub struct RunFlags {
     /// Print one JSON line instead of a table
     #[arg(long)]
     pub json: bool,
+    /// Also write one self-contained page with charts
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+}
+
+/// One comparison.
+#[derive(Args)]
+pub struct CompareFlags {
+    /// Program of our server [default: deltadb beside this program]
+    #[arg(long, value_name = "FILE")]
+    pub server: Option<PathBuf>,
+    /// Servers to compare [default: all that are installed]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub peers: Vec<String>,
+    /// Questions to put: put-50, put-1, put-50x16, get-50, get-1, get-50x16, get-paced, put-paced, ways-get, ways-put
+    /// [default: all]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub questions: Vec<String>,
+    /// Rounds each server is asked in, alternating
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub rounds: usize,
+    /// Time measured in each round
+    #[arg(long, default_value_t = 3.0, value_name = "N")]
+    pub seconds: f64,
+    /// Time before it, in seconds
+    #[arg(long, default_value_t = 0.5, value_name = "N")]
+    pub warmup: f64,
+    /// Size of each document
+    #[arg(long, default_value_t = 400, value_name = "BYTES")]
+    pub value_bytes: usize,
+    /// Keys that are read and written
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    pub keys: u64,
+    /// Requests per second of the paced questions
+    #[arg(long, default_value_t = 20_000.0, value_name = "N")]
+    pub fixed_rate: f64,
+    /// CPUs the servers run on
+    #[arg(long, default_value = "0", value_name = "LIST")]
+    pub server_cpus: String,
+    /// CPUs the generator runs on
+    #[arg(long, default_value = "1", value_name = "LIST")]
+    pub load_cpus: String,
+    /// Where the servers keep their data, in directories of their own [default: the temporary directory]
+    #[arg(long, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+    /// Print JSON lines instead of tables
+    #[arg(long)]
+    pub json: bool,
+    /// Also write one self-contained page with charts
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
 }

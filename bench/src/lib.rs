@@ -2,7 +2,8 @@
 //!
 //! From the bottom up: `ring` moves bytes, `driver` speaks a protocol, `ledger` keeps the account of a connection,
 //! `workload` (with `random` and `document`) says what is asked, `load` runs it all, `measure` holds what came out,
-//! and `output` shows it.
+//! `output` and
+//! `report` show it, and `peers` starts servers to compare.
 
 pub mod cpu;
 pub mod document;
@@ -11,6 +12,8 @@ pub mod ledger;
 pub mod load;
 pub mod measure;
 pub mod output;
+pub mod peers;
 pub mod random;
+pub mod report;
 pub mod ring;
 pub mod workload;

@@ -4,20 +4,26 @@
 //! whatever the server does, and their latency counts from when they were due, so that a stall is charged to every
 //! request it delays. In both, every reply is settled in the ledger and every document read is checked.
 
+mod line;
+mod pace;
+#[cfg(test)]
+mod tests;
+
 use crate::cpu;
 use crate::document::{Documents, Key, Mismatch};
 use crate::driver::{Answer, Connection, Driver, Parsed, Request};
-use crate::ledger::{Fault, Ledger};
+use crate::ledger::Fault;
 use crate::measure::{Kind, Measured};
 use crate::ring::{Event, Ring, Wait};
 use crate::workload::{Lanes, Operation, Source};
 use anyhow::{Result, ensure};
+use line::{Line, Pending};
+use pace::Pace;
 use rustix::time::{ClockId, clock_gettime};
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How long replies are waited for once nothing is asked any more.
-const DRAIN: Duration = Duration::from_secs(5);
+/// How long replies are waited for once nothing is asked any more, unless a test wants it otherwise.
+pub const DRAIN: Duration = Duration::from_secs(5);
 /// Shortest wait for the end of a phase.
 const WAIT_MIN: Duration = Duration::from_micros(10);
 /// Open loop: closer than this to the next request the thread does not sleep.
@@ -36,6 +42,8 @@ pub struct Plan {
     pub duration: Option<Duration>,
     /// Processes whose CPU time is the server's.
     pub server_pids: Vec<u32>,
+    /// How long replies are waited for at the end.
+    pub drain: Duration,
     /// First of the revisions that are written.
     pub first_revision: u64,
 }
@@ -55,7 +63,7 @@ pub fn run<'a>(plan: &'a Plan, setup: Setup<'a>, connections: Vec<Connection>) -
     let lines = connections.iter().map(|connection| Line::new(plan.pipeline, keeps_order, connection.lane)).collect();
     let mut ring = Ring::new(connections.into_iter().map(|connection| connection.stream.into()).collect())?;
     let mut load = Load::new(plan, setup, lines);
-    load.start(&mut ring);
+    load.start(&mut ring)?;
     while !load.is_over() {
         ring.turn(load.wait())?;
         load.now_ns = load.elapsed_ns();
@@ -63,36 +71,6 @@ pub fn run<'a>(plan: &'a Plan, setup: Setup<'a>, connections: Vec<Connection>) -
         load.tick(&mut ring)?;
     }
     load.finish()
-}
-
-/// A request until its reply.
-#[derive(Clone, Copy, Debug)]
-struct Pending {
-    operation: Operation,
-    /// Whether this is the write of a read-modify-write.
-    is_second: bool,
-    is_read: bool,
-    /// When it was due (open loop) or written (closed loop).
-    start_ns: u64,
-    /// When the operation it belongs to started.
-    operation_start_ns: u64,
-}
-
-/// One connection.
-struct Line {
-    ledger: Ledger<Pending>,
-    lane: Option<u16>,
-    /// The beginning of a reply whose rest has not arrived.
-    partial: Vec<u8>,
-    is_open: bool,
-    /// Whether the source has no more for it.
-    is_dry: bool,
-}
-
-impl Line {
-    fn new(pipeline: usize, keeps_order: bool, lane: Option<u16>) -> Self {
-        Self { ledger: Ledger::new(pipeline, keeps_order), lane, partial: Vec::new(), is_open: true, is_dry: false }
-    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -118,25 +96,9 @@ struct Load<'a> {
     cpu_at_start: Option<(Option<Duration>, Duration)>,
 }
 
-/// The clock of an open loop.
-struct Pace {
-    interval_ns: f64,
-    /// Requests that became due so far.
-    due: u64,
-    /// Due times that found no connection with room.
-    backlog: VecDeque<u64>,
-    /// Connections with room, once for each request they can take.
-    ready: VecDeque<usize>,
-}
-
 impl<'a> Load<'a> {
     fn new(plan: &'a Plan, setup: Setup<'a>, lines: Vec<Line>) -> Self {
-        let pace = plan.rate.map(|rate| Pace {
-            interval_ns: 1e9 / rate,
-            due: 0,
-            backlog: VecDeque::new(),
-            ready: (0..plan.pipeline).flat_map(|_| 0..lines.len()).collect(),
-        });
+        let pace = plan.rate.map(|rate| Pace::new(rate, lines.len(), plan.pipeline));
         Self {
             plan,
             setup,
@@ -158,13 +120,23 @@ impl<'a> Load<'a> {
         self.begun.elapsed().as_nanos() as u64
     }
 
-    fn start(&mut self, ring: &mut Ring) {
+    fn start(&mut self, ring: &mut Ring) -> Result<()> {
         self.begun = Instant::now();
+        if self.plan.warmup.is_zero() {
+            self.start_measuring()?;
+        }
         if self.pace.is_none() {
             for line in 0..self.lines.len() {
                 self.refill(line, ring.outbound(line));
             }
         }
+        Ok(())
+    }
+
+    fn start_measuring(&mut self) -> Result<()> {
+        self.cpu_at_start = Some((self.server_cpu()?, own_cpu()));
+        self.enter(Phase::Measuring);
+        Ok(())
     }
 
     fn outstanding(&self) -> usize {
@@ -172,7 +144,8 @@ impl<'a> Load<'a> {
     }
 
     fn is_over(&self) -> bool {
-        let drained = || self.outstanding() == 0 || self.now_ns - self.phase_start_ns > DRAIN.as_nanos() as u64;
+        let drained =
+            || self.outstanding() == 0 || self.now_ns - self.phase_start_ns > self.plan.drain.as_nanos() as u64;
         (self.phase == Phase::Draining && drained()) || !self.lines.iter().any(|line| line.is_open)
     }
 
@@ -181,14 +154,13 @@ impl<'a> Load<'a> {
         let until_phase_end = match (self.phase, self.plan.duration) {
             (Phase::Warmup, _) => self.plan.warmup,
             (Phase::Measuring, Some(duration)) => duration,
-            (Phase::Measuring, None) | (Phase::Draining, _) => DRAIN,
+            (Phase::Measuring, None) | (Phase::Draining, _) => self.plan.drain,
         };
         let now_ns = self.elapsed_ns();
         let phase_end_ns = self.phase_start_ns + until_phase_end.as_nanos() as u64;
         let mut wait = Duration::from_nanos(phase_end_ns.saturating_sub(now_ns)).max(WAIT_MIN);
         if let (Some(pace), true) = (&self.pace, self.phase != Phase::Draining) {
-            let next = Duration::from_nanos(pace.due_at(pace.due).saturating_sub(now_ns));
-            wait = wait.min(next.checked_sub(SLEEP_MIN).unwrap_or_default());
+            wait = wait.min(pace.until_next(now_ns).checked_sub(SLEEP_MIN).unwrap_or_default());
         }
         Wait::Until(wait)
     }
@@ -200,12 +172,9 @@ impl<'a> Load<'a> {
         }
         let in_phase = Duration::from_nanos(self.now_ns - self.phase_start_ns);
         match self.phase {
-            Phase::Warmup if in_phase >= self.plan.warmup => {
-                self.cpu_at_start = Some((self.server_cpu()?, own_cpu()));
-                self.enter(Phase::Measuring);
-            }
+            Phase::Warmup if in_phase >= self.plan.warmup => self.start_measuring()?,
             Phase::Measuring if self.source_is_dry || self.plan.duration.is_some_and(|all| in_phase >= all) => {
-                if self.source_is_dry && self.outstanding() > 0 && in_phase < DRAIN * 24 {
+                if self.source_is_dry && self.outstanding() > 0 && in_phase < self.plan.drain * 24 {
                     return Ok(());
                 }
                 self.measured.elapsed = in_phase;
@@ -234,18 +203,10 @@ impl<'a> Load<'a> {
 
     fn send_what_is_due(&mut self, ring: &mut Ring) {
         let now_ns = self.elapsed_ns();
-        let Some(pace) = &mut self.pace else { return };
-        while pace.due_at(pace.due) <= now_ns {
-            pace.backlog.push_back(pace.due_at(pace.due));
-            pace.due += 1;
-        }
-        while let Some(pace) = &mut self.pace {
-            if pace.backlog.is_empty() {
-                break;
-            }
-            let Some(line) = pace.ready.pop_front() else { break };
-            let Some(due_ns) = pace.backlog.pop_front() else { break };
-            self.measured.own_lag_max = self.measured.own_lag_max.max(pace.lag(due_ns, now_ns));
+        while let Some((line, due_ns)) = self.pace.as_mut().and_then(|pace| pace.next(now_ns)) {
+            // A connection was free, so that only the generator can have been late.
+            let lag = Duration::from_nanos(now_ns.saturating_sub(due_ns));
+            self.measured.own_lag_max = self.measured.own_lag_max.max(lag);
             self.issue_next(line, due_ns, ring.outbound(line));
         }
     }
@@ -330,7 +291,7 @@ impl<'a> Load<'a> {
 
     /// Whether an answer is what its request must get; counts what it is otherwise.
     fn judge(&mut self, pending: &Pending, answer: &Answer<'_>) -> bool {
-        let key = key_of(pending.operation);
+        let key = pending.key();
         match (pending.is_read, answer) {
             (true, Answer::Document(document)) => match self.setup.documents.check(key, document) {
                 Ok(_) => {
@@ -388,7 +349,7 @@ impl<'a> Load<'a> {
                 }
             }
         }
-        (is_composite && pending.is_read && succeeded).then(|| Pending {
+        (is_composite && pending.is_read && succeeded).then_some(Pending {
             is_second: true,
             is_read: false,
             start_ns: self.now_ns,
@@ -397,12 +358,9 @@ impl<'a> Load<'a> {
     }
 
     fn after_reply_in_open_loop(&mut self, number: usize, out: &mut Vec<u8>) {
-        let Some(pace) = &mut self.pace else { return };
-        match pace.backlog.pop_front() {
-            Some(due_ns) if self.phase != Phase::Draining => {
-                self.issue_next(number, due_ns, out);
-            }
-            _ => pace.ready.push_back(number),
+        let due_ns = self.pace.as_mut().and_then(|pace| pace.reply_on(number));
+        if let (Some(due_ns), true) = (due_ns, self.phase != Phase::Draining) {
+            self.issue_next(number, due_ns, out);
         }
     }
 
@@ -431,7 +389,7 @@ impl<'a> Load<'a> {
     }
 
     fn issue(&mut self, number: usize, pending: Pending, out: &mut Vec<u8>) {
-        let key_number = key_of(pending.operation);
+        let key_number = pending.key();
         let key = Key::new(key_number);
         let Some(ticket) = self.lines[number].ledger.issue(pending) else {
             unreachable!("a request is made only when there is room for it");
@@ -458,24 +416,6 @@ impl<'a> Load<'a> {
             self.measured.elapsed = Duration::from_nanos(self.now_ns - self.phase_start_ns);
         }
         Ok(self.measured)
-    }
-}
-
-impl Pace {
-    /// When a request, counted from zero, is due.
-    fn due_at(&self, number: u64) -> u64 {
-        (number as f64 * self.interval_ns) as u64
-    }
-
-    /// How late a request leaves although a connection was free: the generator's own fault.
-    fn lag(&self, due_ns: u64, now_ns: u64) -> Duration {
-        Duration::from_nanos(now_ns.saturating_sub(due_ns))
-    }
-}
-
-fn key_of(operation: Operation) -> u64 {
-    match operation {
-        Operation::Read(key) | Operation::Update(key) | Operation::Insert(key) | Operation::ReadModifyWrite(key) => key,
     }
 }
 

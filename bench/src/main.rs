@@ -1,6 +1,7 @@
 //! The command line of `delta-bench`.
 
 mod arguments;
+mod compare;
 mod run;
 
 use arguments::{Arguments, Command};
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(flags) => run::run(&flags),
+        Command::Compare(flags) => compare::run(&flags),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

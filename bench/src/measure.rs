@@ -166,6 +166,14 @@ impl Measured {
         self.own_cpu.as_secs_f64() / self.elapsed.as_secs_f64().max(1e-9)
     }
 
+    /// All latencies of reads and writes together, in nanoseconds.
+    pub fn all_latencies_ns(&self) -> Histogram<u64> {
+        let mut all = self.latencies_ns(Kind::Read).clone();
+        // Both have the same bounds, so that adding cannot fail.
+        let _ = all.add(self.latencies_ns(Kind::Write));
+        all
+    }
+
     /// Whether every request was answered as it should be.
     pub fn is_clean(&self) -> bool {
         self.faults.none() && self.errors.is_empty()

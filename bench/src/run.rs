@@ -4,9 +4,10 @@ use crate::arguments::{Protocol, RunFlags, WorkloadFlags};
 use anyhow::{Context, Result, ensure};
 use delta_bench::document::{Documents, Key};
 use delta_bench::driver::{Address, Driver, Http, Postgres, Redis, Wire};
-use delta_bench::load::{Plan, Setup, run as run_load};
+use delta_bench::load::{DRAIN, Plan, Setup, run as run_load};
 use delta_bench::measure::Measured;
 use delta_bench::random::Distribution;
+use delta_bench::report::{Contender, Scenario, page};
 use delta_bench::workload::{Draws, Lanes, Mix, Preload};
 use delta_bench::{cpu, output};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -37,7 +38,14 @@ pub fn run(flags: &RunFlags) -> Result<bool> {
     } else {
         print!("{}", output::table(&title, &measured));
     }
-    Ok(measured.is_clean())
+    let is_clean = measured.is_clean();
+    if let Some(path) = &flags.report {
+        let contenders = vec![Contender::new(driver.name().to_owned(), &[measured])];
+        let scenario = Scenario { title: title.clone(), contenders };
+        let report = page("delta-bench", &format!("load on {}", flags.address), &[scenario]);
+        std::fs::write(path, report).with_context(|| format!("cannot write the report to {}", path.display()))?;
+    }
+    Ok(is_clean)
 }
 
 /// Writes every key once.
@@ -48,6 +56,7 @@ pub fn preload(driver: &mut dyn Driver, flags: &WorkloadFlags) -> Result<Measure
         warmup: Duration::ZERO,
         duration: None,
         server_pids: Vec::new(),
+        drain: DRAIN,
         first_revision: first_revision()?,
     };
     let documents = Documents::new(flags.value_bytes)?;
@@ -68,6 +77,7 @@ pub fn measure(driver: &mut dyn Driver, flags: &WorkloadFlags, server_pids: &[u3
         warmup: Duration::try_from_secs_f64(flags.warmup).context("--warmup is no time")?,
         duration: Some(Duration::try_from_secs_f64(flags.seconds).context("--seconds is no time")?),
         server_pids: server_pids.to_vec(),
+        drain: DRAIN,
         first_revision: first_revision()?,
     };
     let documents = Documents::new(flags.value_bytes)?;

@@ -25,6 +25,11 @@ impl Postgres {
         Self { address, user, table }
     }
 
+    /// Whether it takes connections.
+    pub fn answers(&self) -> bool {
+        self.greet().is_ok()
+    }
+
     fn greet(&self) -> Result<Stream> {
         let mut stream = Stream::connect(&self.address)?;
         let mut startup = PROTOCOL.to_be_bytes().to_vec();

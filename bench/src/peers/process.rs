@@ -1,0 +1,130 @@
+//! A server process: started on given CPUs, waited for, and surely ended.
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{sched_getaffinity, sched_setaffinity};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long a server may take to start, and to stop.
+const PATIENCE: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(20);
+
+/// A running server with its directory, both gone when this is dropped.
+pub struct Process {
+    child: Child,
+    directory: TempDir,
+    stop_signal: Signal,
+}
+
+impl Process {
+    /// Starts `command` on `cpus`; what it prints goes to files in `directory`.
+    pub fn start(mut command: Command, cpus: &[usize], directory: TempDir, stop_signal: Signal) -> Result<Self> {
+        let output = |name: &str| File::create(directory.path().join(name));
+        command.stdin(Stdio::null()).stdout(output("stdout")?).stderr(output("stderr")?);
+        let program = command.get_program().to_owned();
+        let child = on_cpus(cpus, || command.spawn())?
+            .with_context(|| format!("cannot start {}", program.to_string_lossy()))?;
+        Ok(Self { child, directory, stop_signal })
+    }
+
+    /// Waits until `ready` gives something; the end of the process is an error.
+    pub fn wait_until<T>(&mut self, ready: impl Fn(&Self) -> Option<T>) -> Result<T> {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the server ended with {status}: {}", self.last_words());
+            }
+            if let Some(result) = ready(self) {
+                return Ok(result);
+            }
+            std::thread::sleep(POLL);
+        }
+        bail!("the server was not ready after {} s: {}", PATIENCE.as_secs(), self.last_words());
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A path in its directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// What it printed so far.
+    pub fn stdout(&self) -> String {
+        std::fs::read_to_string(self.path("stdout")).unwrap_or_default()
+    }
+
+    fn last_words(&self) -> String {
+        let text = std::fs::read_to_string(self.path("stderr")).unwrap_or_default() + &self.stdout();
+        let lines: Vec<&str> = text.lines().rev().take(5).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.child), self.stop_signal);
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(POLL);
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs something while this thread is on the given CPUs: a child inherits them.
+pub fn on_cpus<T>(cpus: &[usize], act: impl FnOnce() -> T) -> Result<T> {
+    let before = sched_getaffinity(None)?;
+    crate::cpu::pin(cpus)?;
+    let result = act();
+    sched_setaffinity(None, &before)?;
+    Ok(result)
+}
+
+/// A directory for a server, under `parent`.
+pub fn directory(parent: &Path) -> Result<TempDir> {
+    tempfile::Builder::new()
+        .prefix("delta-bench-")
+        .tempdir_in(parent)
+        .with_context(|| format!("cannot make a directory in {}", parent.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Process {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        let directory = directory(&std::env::temp_dir()).unwrap();
+        Process::start(command, &[0], directory, Signal::TERM).unwrap()
+    }
+
+    #[test]
+    fn a_child_is_waited_for_placed_and_ended_with_its_directory() {
+        let mut process = shell("echo ready; grep Cpus_allowed_list /proc/self/status; exec sleep 1000");
+        process.wait_until(|process| process.stdout().contains("list:").then_some(())).unwrap();
+        assert!(process.stdout().ends_with("\t0\n"), "{}", process.stdout());
+        let (pid, path) = (process.pid(), process.path("stdout"));
+        drop(process);
+        assert!(!Path::new(&format!("/proc/{pid}")).exists());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn an_early_end_is_told_with_its_last_words() {
+        let error = shell("echo the reason >&2; exit 3").wait_until(|_| None::<()>).unwrap_err().to_string();
+        assert!(error.contains("the reason"), "{error}");
+    }
+}
