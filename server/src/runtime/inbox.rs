@@ -76,7 +76,7 @@ impl Wake for Foreign {
 }
 
 /// A future whose wakers may be used by other threads. On a thread without a shard it is the future itself.
-pub(super) async fn woken_from_outside<F: Future>(future: F) -> F::Output {
+pub async fn woken_from_outside<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let mut foreign: Option<Waker> = None;
     std::future::poll_fn(|cx| {

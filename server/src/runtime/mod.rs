@@ -8,7 +8,7 @@ mod buffers;
 mod disk_operations;
 pub mod doorbell;
 mod driver;
-mod inbox;
+pub mod inbox;
 pub mod net;
 mod offload;
 pub mod placement;
