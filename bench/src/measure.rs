@@ -72,7 +72,7 @@ impl Faults {
 
 /// The results of one run.
 pub struct Measured {
-    latencies_ns: [Histogram<u64>; 3],
+    pub(crate) latencies_ns: [Histogram<u64>; 3],
     /// Requests answered in each [`STEP`] of the measured time.
     pub answered_by_step: Vec<u64>,
     /// Refusals by code, over the whole run.

@@ -46,9 +46,11 @@ fn every_request_works_routed_and_unrouted() {
         assert_eq!(results[0].as_ref().unwrap().content, b"0");
         assert_eq!(results[1].as_ref().unwrap_err().code, ErrorCode::NotFound);
         assert_eq!(results[2].as_ref().unwrap().content, b"49");
-        let results = client.multi_put(&schema, &[("k00", b"100"), ("bad", b"{"), ("new", b"1")]).unwrap();
-        assert!(!results[0].as_ref().unwrap().created && results[2].as_ref().unwrap().created);
-        assert_eq!(results[1].as_ref().unwrap_err().code, ErrorCode::InvalidJson);
+        let refused = client.multi_put(&schema, &[("k00", b"100"), ("bad", b"{"), ("new", b"1")]).unwrap_err();
+        assert_eq!(refused.code(), Some(ErrorCode::InvalidJson), "all are validated before any is written");
+        assert_eq!(client.get(&schema, "k00").unwrap().unwrap().content, b"0");
+        let results = client.multi_put(&schema, &[("k00", b"100"), ("new", b"1")]).unwrap();
+        assert!(!results[0].as_ref().unwrap().created && results[1].as_ref().unwrap().created);
         let query = ListQuery { schema: &schema, prefix: "k", limit: 20, documents: true, ..ListQuery::default() };
         let page = client.list(&query).unwrap();
         assert_eq!((page.entries.len(), page.next.as_deref()), (20, Some("k19")));

@@ -132,8 +132,9 @@ pub struct ShardMetrics {
     pub http: HttpMetrics,
 }
 
-/// What `ShardMetrics::wire_requests` counts, by index: the wire's requests in the order of `command::Command`.
+/// What `ShardMetrics::wire_requests` counts, by index: the kinds of request that the wire skin tells apart.
 pub const WIRE_OPERATIONS: [&str; 16] = [
+    "hello",
     "get",
     "put",
     "delete",
@@ -148,8 +149,7 @@ pub const WIRE_OPERATIONS: [&str; 16] = [
     "stats",
     "ping",
     "rotate_key",
-    "hello",
-    "other",
+    "malformed",
 ];
 
 /// Routes that `/metrics` tells apart.

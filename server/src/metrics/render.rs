@@ -252,7 +252,7 @@ mod tests {
         let metrics = Metrics::new(2);
         metrics.shards[1].cache_hits.add(5);
         metrics.shards[0].cache_bytes.set(77);
-        metrics.shards[0].wire_requests[1].add(3);
+        metrics.shards[0].wire_requests[2].add(3);
         for (shard, amount) in [(0, 2), (1, 3)] {
             metrics.shards[shard].http.requests[2][0].add(amount);
             metrics.shards[shard].http.latency_ns[2].record(5_000_000);

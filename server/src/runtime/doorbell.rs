@@ -77,6 +77,7 @@ impl Doorbell for ShardDoorbell {
     #[inline]
     fn ring(&self, peer: usize) {
         if peer == self.index {
+            // It is awake, since it rings, and looks into its mailboxes every turn.
             return self.ring.wake_driver();
         }
         fence(Ordering::SeqCst);

@@ -1,22 +1,29 @@
-//! The one task that drives a shard's ring: turns, idling, parking.
+//! The one task that drives a shard's ring: turns, idling, sleeping.
 //!
 //! A turn submits and reaps once, runs at most [`limits::COMPLETIONS_PER_TURN_MAX`] completions, gives the service its
 //! turn and yields, so that every other local task runs. Idle, it spins for as long as that has been paying, then
-//! parks on the ring's descriptor and on a local waker; both, and the mailboxes, are looked at again after the parking
-//! was announced, so that no wake-up is lost.
+//! puts the thread to sleep in the ring itself.
+//!
+//! The executor is never left to park: its scheduler can go to sleep on its own reactor although tasks are ready (when
+//! its preemption signal comes between its polling and its first task), and its reactor is blind to the ring. So this
+//! task is always ready, or rests only while background work is; nothing of a shard depends on the executor's
+//! reactor, and the preemption signal is put out of reach. The thread sleeps only when this task is the only one: it
+//! yields twice and asks the executor how many tasks ran in between.
 
 use super::disk_operations::DiskOperations;
 use super::doorbell::ShardDoorbell;
+use super::inbox::Inbox;
 use super::net::{Net, Service};
+use super::production::ShardSpawn;
 use super::ring::{Completion, OperationKind, Ring};
 use super::ring_disk::OpenFile;
+use super::timers::Timers;
 use crate::limits;
-use glommio::io::{PollState, PollableFd};
 use std::cell::Cell;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 /// A commit that takes longer than this is not worth waiting awake for.
@@ -28,6 +35,9 @@ pub(super) struct Driver {
     pub net: Net,
     pub disk: Rc<DiskOperations<OpenFile>>,
     pub doorbell: ShardDoorbell,
+    pub timers: Timers,
+    pub inbox: Arc<Inbox>,
+    pub spawn: ShardSpawn,
     pub spin: Duration,
     /// Raised when the shard is to end: the driver returns once nothing is outstanding.
     pub ending: Rc<Cell<bool>>,
@@ -36,8 +46,7 @@ pub(super) struct Driver {
 impl Driver {
     /// Turns until the shard ends.
     pub async fn run(self) -> io::Result<()> {
-        let pollable = PollableFd::new(self.ring.duplicate_fd()?).map_err(io::Error::from)?;
-        let mut registration = PollState::new();
+        self.inbox.watch(&self.ring);
         let mut completions = Vec::with_capacity(limits::COMPLETIONS_PER_TURN_MAX);
         let mut idle = Idle::new(self.spin);
         loop {
@@ -46,19 +55,26 @@ impl Driver {
             if self.ending.get() && self.is_drained() {
                 return self.ring.submit();
             }
+            let background = self.spawn.background_is_ready();
             if busy {
                 idle.worked();
+            } else if background {
+                self.rest().await;
+                continue;
             } else if !idle.may_spin(self.disk.commit_expected_by()) {
                 self.doorbell.announce_parking();
                 let more = service.as_ref().is_some_and(|service| service.on_turn());
-                if !more && !self.has_work() {
-                    std::future::poll_fn(|cx| self.poll_parked(cx, &pollable, &mut registration)).await;
-                    self.ring.unpark_driver();
+                if !more && self.is_alone().await {
+                    self.sleep()?;
                 }
                 self.doorbell.awake();
                 continue;
             }
-            glommio::executor().yield_now().await;
+            match background {
+                // Nothing preempts this queue: the other one runs when this one gives way.
+                true => glommio::executor().yield_task_queue_now().await,
+                false => glommio::executor().yield_now().await,
+            }
         }
     }
 
@@ -74,6 +90,7 @@ impl Driver {
             }
             self.net.end_turn();
         }
+        busy |= self.timers.fire();
         if let Some(service) = service {
             busy |= service.on_turn();
         }
@@ -84,6 +101,12 @@ impl Driver {
         match completion.token.kind {
             OperationKind::Disk | OperationKind::DiskSync => self.disk.complete(completion),
             OperationKind::Doorbell | OperationKind::Ringing => self.doorbell.complete(completion),
+            OperationKind::Inbox => {
+                self.inbox.empty();
+                if !completion.more {
+                    self.inbox.watch(&self.ring);
+                }
+            }
             _ => self.net.complete(completion, service),
         }
     }
@@ -96,51 +119,98 @@ impl Driver {
         self.net.is_idle() && self.disk.is_idle()
     }
 
-    fn poll_parked(&self, cx: &mut Context<'_>, pollable: &PollableFd<OwnedFd>, state: &mut PollState) -> Poll<()> {
-        if self.ring.park_driver(cx.waker()) || pollable.poll_readable(cx, state).is_ready() || self.has_work() {
-            return Poll::Ready(());
+    /// Whether no other task is ready and nothing is to be done. The figure that the executor keeps is brought up to
+    /// date when a queue gives way, so of two rounds the second tells: if only this task ran in it, and this task
+    /// woke nobody, there was nobody to run.
+    async fn is_alone(&self) -> bool {
+        glommio::executor().yield_task_queue_now().await;
+        // Reading the figures sets them to zero.
+        let _ = glommio::executor().executor_stats();
+        glommio::executor().yield_task_queue_now().await;
+        let ran = glommio::executor().executor_stats().tasks_executed();
+        ran <= 1 && !self.has_work() && !self.spawn.background_is_ready()
+    }
+
+    /// Sleeps in the ring; only a completion, a signal or the next timer ends it.
+    fn sleep(&self) -> io::Result<()> {
+        match self.timers.next().map(|next| next.saturating_duration_since(Instant::now())) {
+            Some(Duration::ZERO) => Ok(()),
+            at_most => self.ring.submit_and_sleep(at_most),
         }
-        Poll::Pending
+    }
+
+    /// Leaves the processor to background work: every end of one of its slices, and everything that is queued, wakes
+    /// this task.
+    async fn rest(&self) {
+        let mut rested = false;
+        std::future::poll_fn(|cx| {
+            if std::mem::replace(&mut rested, true) {
+                return Poll::Ready(());
+            }
+            self.ring.rest_driver(cx.waker());
+            Poll::Pending
+        })
+        .await;
     }
 }
 
-/// When to spin and when to park.
+/// When to spin and when to sleep.
 struct Idle {
     spin: Duration,
     since: Option<Instant>,
-    parked: bool,
     /// A running mean of the gaps between work, each counted up to a few spins.
     gap_mean: Duration,
 }
 
 impl Idle {
     fn new(spin: Duration) -> Self {
-        Self { spin, since: None, parked: false, gap_mean: Duration::ZERO }
+        Self { spin, since: None, gap_mean: Duration::ZERO }
     }
 
     fn worked(&mut self) {
         if let Some(since) = self.since.take() {
             let gap = since.elapsed().min(4 * self.spin);
             self.gap_mean = (3 * self.gap_mean + gap) / 4;
-            self.parked = false;
         }
     }
 
-    /// Whether to look again instead of parking.
+    /// Whether to look again instead of sleeping.
     fn may_spin(&mut self, commit_expected_by: Option<Instant>) -> bool {
         if self.spin.is_zero() {
             return false;
         }
         let now = Instant::now();
         let since = *self.since.get_or_insert(now);
-        if let Some(expected_by) = commit_expected_by
-            && now < expected_by.min(since + COMMIT_AWAKE_MAX)
-        {
-            return true;
+        let commit_is_near = commit_expected_by.is_some_and(|by| now < by.min(since + COMMIT_AWAKE_MAX));
+        // A gap that was slept through holds the wake-up as well, so twice the spin still counts as short.
+        let is_paying = self.gap_mean <= 2 * self.spin;
+        commit_is_near || is_paying && now < since + self.spin
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spinning_stops_paying_when_gaps_are_long_and_pays_again_when_they_are_short() {
+        let spin = Duration::from_millis(1);
+        let mut idle = Idle::new(spin);
+        let now = Instant::now();
+        assert!(idle.may_spin(None));
+        for _ in 0..8 {
+            idle.since = now.checked_sub(50 * spin);
+            idle.worked();
         }
-        !self.parked && self.gap_mean <= self.spin && now < since + self.spin || {
-            self.parked = true;
-            false
+        assert!(!idle.may_spin(None));
+        // A commit that is about to end is worth waiting for all the same, one that is late is not.
+        assert!(idle.may_spin(Some(Instant::now() + spin)));
+        assert!(!idle.may_spin(now.checked_sub(spin)));
+        for _ in 0..16 {
+            idle.since = Some(Instant::now());
+            idle.worked();
         }
+        assert!(idle.may_spin(None));
+        assert!(!Idle::new(Duration::ZERO).may_spin(Some(Instant::now() + spin)));
     }
 }

@@ -8,20 +8,22 @@ mod buffers;
 mod disk_operations;
 pub mod doorbell;
 mod driver;
+pub mod inbox;
 pub mod net;
 mod offload;
 pub mod placement;
 pub mod platform;
-pub mod signal;
-pub mod sim;
-pub mod publish;
 pub mod preflight;
 pub mod production;
+pub mod publish;
 mod ring;
 pub mod ring_disk;
 pub mod shard;
+pub mod signal;
+pub mod sim;
 pub mod std_disk;
 pub mod stop;
+mod timers;
 
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 //!
 //! Work runs in order. The thread ends when the last handle is gone and everything sent before is done.
 
+use super::inbox::woken_from_outside;
 use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -46,7 +47,7 @@ impl Offload {
         let answer = Arc::new(Mutex::new(Answer { value: None, waker: None, lost: false }));
         let promise = Promise(answer.clone());
         self.run_detached(move || promise.keep(work()));
-        std::future::poll_fn(move |cx| {
+        woken_from_outside(std::future::poll_fn(move |cx| {
             let mut answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
             match answer.value.take() {
                 Some(value) => Poll::Ready(value),
@@ -56,7 +57,7 @@ impl Offload {
                     Poll::Pending
                 }
             }
-        })
+        }))
     }
 }
 

@@ -161,14 +161,17 @@ mod tests {
 
     #[test]
     fn version_2_limits_count_on_every_level() {
-        let placement = placement(8, &[
-            ("proc/meminfo", "MemFree: 1 kB\nMemTotal:    1000 kB\n"),
-            ("proc/self/cgroup", "0::/a/b\n"),
-            ("sys/fs/cgroup/a/b/cpu.max", "max 100000\n"),
-            ("sys/fs/cgroup/a/cpu.max", "250000 100000\n"),
-            ("sys/fs/cgroup/a/memory.max", "512000\n"),
-            ("sys/fs/cgroup/memory.max", "max\n"),
-        ]);
+        let placement = placement(
+            8,
+            &[
+                ("proc/meminfo", "MemFree: 1 kB\nMemTotal:    1000 kB\n"),
+                ("proc/self/cgroup", "0::/a/b\n"),
+                ("sys/fs/cgroup/a/b/cpu.max", "max 100000\n"),
+                ("sys/fs/cgroup/a/cpu.max", "250000 100000\n"),
+                ("sys/fs/cgroup/a/memory.max", "512000\n"),
+                ("sys/fs/cgroup/memory.max", "max\n"),
+            ],
+        );
         assert_eq!(placement.cpu_quota(), Some(2.5));
         assert_eq!(placement.available_cpus(), 2);
         assert_eq!(placement.memory_limit_bytes(), 512_000);
@@ -177,21 +180,27 @@ mod tests {
     #[test]
     fn version_1_limits_count_and_absent_ones_do_not() {
         let cgroup = "4:memory:/job\n3:cpu,cpuacct:/\n0::/\n";
-        let limited = placement(4, &[
-            ("proc/meminfo", "MemTotal: 2000 kB\n"),
-            ("proc/self/cgroup", cgroup),
-            ("sys/fs/cgroup/memory/job/memory.limit_in_bytes", "1000\n"),
-            ("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "50000\n"),
-            ("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n"),
-        ]);
+        let limited = placement(
+            4,
+            &[
+                ("proc/meminfo", "MemTotal: 2000 kB\n"),
+                ("proc/self/cgroup", cgroup),
+                ("sys/fs/cgroup/memory/job/memory.limit_in_bytes", "1000\n"),
+                ("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "50000\n"),
+                ("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n"),
+            ],
+        );
         assert_eq!((limited.available_cpus(), limited.memory_limit_bytes()), (1, 1000));
-        let free = placement(4, &[
-            ("proc/meminfo", "MemTotal: 2000 kB\n"),
-            ("proc/self/cgroup", cgroup),
-            ("sys/fs/cgroup/memory/job/memory.limit_in_bytes", "9223372036854771712\n"),
-            ("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n"),
-            ("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n"),
-        ]);
+        let free = placement(
+            4,
+            &[
+                ("proc/meminfo", "MemTotal: 2000 kB\n"),
+                ("proc/self/cgroup", cgroup),
+                ("sys/fs/cgroup/memory/job/memory.limit_in_bytes", "9223372036854771712\n"),
+                ("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n"),
+                ("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n"),
+            ],
+        );
         assert_eq!((free.available_cpus(), free.memory_limit_bytes()), (4, 2_048_000));
     }
 

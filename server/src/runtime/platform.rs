@@ -159,7 +159,7 @@ pub enum TaskClass {
 
 /// Local tasks on this shard's executor.
 pub trait Spawn: Clone + 'static {
-    /// Runs the future to its end, detached. A panic in it stops the process.
+    /// Runs the future to its end, detached; never before this call has returned. A panic in it stops the process.
     fn spawn(&self, class: TaskClass, future: impl Future<Output = ()> + 'static);
     /// Lets every other runnable task run once.
     fn yield_now(&self) -> impl Future<Output = ()> + 'static;

@@ -57,7 +57,9 @@ pub enum PreflightError {
         release: String,
     },
     /// An operation is missing.
-    #[error("this kernel's io_uring lacks the operation {operation}: use a newer kernel, or one that does not restrict it")]
+    #[error(
+        "this kernel's io_uring lacks the operation {operation}: use a newer kernel, or one that does not restrict it"
+    )]
     MissingOperation {
         /// Its name.
         operation: &'static str,
@@ -120,9 +122,8 @@ pub fn raise_descriptor_limit(connections: u64, connections_min: u64) -> Result<
     let (current, hard) = (limits.current.unwrap_or(u64::MAX), limits.maximum.unwrap_or(u64::MAX));
     let wanted = connections.saturating_add(DESCRIPTORS_BESIDE_CONNECTIONS).min(hard);
     if current < wanted {
-        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limits.maximum }).map_err(|error| {
-            PreflightError::System { doing: "raise the limit on open files", source: error.into() }
-        })?;
+        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limits.maximum })
+            .map_err(|error| PreflightError::System { doing: "raise the limit on open files", source: error.into() })?;
     }
     let (limit, needed) = (current.max(wanted), connections_min.saturating_add(DESCRIPTORS_BESIDE_CONNECTIONS));
     if limit < needed {

@@ -4,13 +4,17 @@
 use super::platform::{Clock, Entropy, Platform, Spawn, TaskClass};
 use super::ring::Ring;
 use super::ring_disk::RingDisk;
+use super::timers::Timers;
 use futures_lite::FutureExt;
 use glommio::{Latency, Shares, TaskQueueHandle};
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use zeroize::Zeroize;
 
@@ -32,9 +36,9 @@ pub struct Production {
 
 impl Production {
     /// Must be made on the shard's executor.
-    pub(super) fn new(disk: RingDisk, ring: Rc<Ring>) -> Self {
+    pub(super) fn new(disk: RingDisk, timers: Timers, spawn: ShardSpawn) -> Self {
         let entropy = SystemEntropy(Rc::new(RefCell::new(Pool { bytes: [0; ENTROPY_BYTES], used: ENTROPY_BYTES })));
-        Self { disk, clock: SystemClock, entropy, spawn: ShardSpawn::new(ring) }
+        Self { disk, clock: SystemClock(timers), entropy, spawn }
     }
 }
 
@@ -58,9 +62,9 @@ impl Platform for Production {
     }
 }
 
-/// CLOCK_MONOTONIC, CLOCK_REALTIME and the executor's coarse timers.
+/// CLOCK_MONOTONIC, CLOCK_REALTIME and the shard's timers.
 #[derive(Clone)]
-pub struct SystemClock;
+pub struct SystemClock(Timers);
 
 impl Clock for SystemClock {
     fn now_ns(&self) -> u64 {
@@ -71,7 +75,7 @@ impl Clock for SystemClock {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
     }
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static {
-        async move { glommio::timer::sleep(duration).await }
+        self.0.sleep(duration)
     }
 }
 
@@ -119,60 +123,148 @@ pub struct ShardSpawn(Rc<Tasks>);
 struct Tasks {
     ring: Rc<Ring>,
     background: TaskQueueHandle,
+    /// Background tasks that are ready to run.
+    background_ready: Arc<AtomicUsize>,
     /// When the running task was last given the processor.
     slice_started: Cell<Instant>,
 }
 
 impl ShardSpawn {
-    fn new(ring: Rc<Ring>) -> Self {
+    pub(super) fn new(ring: Rc<Ring>) -> Self {
         let shares = Shares::Static(BACKGROUND_SHARES);
         let background = glommio::executor().create_task_queue(shares, Latency::NotImportant, "background");
-        Self(Rc::new(Tasks { ring, background, slice_started: Cell::new(Instant::now()) }))
+        Self(Rc::new(Tasks {
+            ring,
+            background,
+            background_ready: Arc::default(),
+            slice_started: Cell::new(Instant::now()),
+        }))
+    }
+
+    /// Whether background work would run if the foreground gave way.
+    pub(super) fn background_is_ready(&self) -> bool {
+        self.0.background_ready.load(Ordering::Relaxed) > 0
     }
 
     /// The future, with its slices measured and its panics turned into the end of the process.
-    pub(super) fn guard<T: 'static>(&self, future: impl Future<Output = T> + 'static) -> impl Future<Output = T> + 'static {
+    pub(super) fn guard<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
         let tasks = self.0.clone();
-        let mut future = Box::pin(abort_on_panic(future));
-        std::future::poll_fn(move |cx| {
-            tasks.slice_started.set(Instant::now());
-            future.poll(cx)
-        })
+        async move {
+            let mut future = pin!(abort_on_panic(future));
+            std::future::poll_fn(|cx| {
+                tasks.slice_started.set(Instant::now());
+                future.as_mut().poll(cx)
+            })
+            .await
+        }
+    }
+
+    /// The future as background work: its readiness is counted, and each of its slices ends with a look at the ring.
+    fn background<F: Future<Output = ()>>(&self, future: F) -> impl Future<Output = ()> + use<F> {
+        let ready = Arc::new(Ready { counter: self.0.background_ready.clone(), counted: AtomicBool::new(false) });
+        ready.count();
+        let withdrawn = Withdrawn(ready);
+        let guarded = self.guard(future);
+        let ring = self.0.ring.clone();
+        async move {
+            let mut guarded = pin!(guarded);
+            let mut waker: Option<Waker> = None;
+            std::future::poll_fn(|cx| {
+                let ready = &withdrawn.0;
+                let waker = waker.get_or_insert_with(|| {
+                    Arc::new(Counted { ready: ready.clone(), waker: cx.waker().clone() }).into()
+                });
+                ready.withdraw();
+                let polled = guarded.as_mut().poll(&mut Context::from_waker(waker));
+                ring.wake_driver();
+                polled
+            })
+            .await
+        }
+    }
+}
+
+/// Whether one background task is ready, and so counted.
+struct Ready {
+    counter: Arc<AtomicUsize>,
+    counted: AtomicBool,
+}
+
+impl Ready {
+    fn count(&self) {
+        if !self.counted.swap(true, Ordering::Relaxed) {
+            self.counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn withdraw(&self) {
+        if self.counted.swap(false, Ordering::Relaxed) {
+            self.counter.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whatever way a task ends, it is no longer ready.
+struct Withdrawn(Arc<Ready>);
+
+impl Drop for Withdrawn {
+    fn drop(&mut self) {
+        self.0.withdraw();
+    }
+}
+
+/// The waker of a background task.
+struct Counted {
+    ready: Arc<Ready>,
+    waker: Waker,
+}
+
+impl Wake for Counted {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.ready.count();
+        self.waker.wake_by_ref();
     }
 }
 
 impl Spawn for ShardSpawn {
     fn spawn(&self, class: TaskClass, future: impl Future<Output = ()> + 'static) {
-        let future = self.guard(future);
+        // The executor polls a new task within the call that spawns it. What the caller has taken apart must be whole
+        // again before anything of the task runs, so the first poll only puts it in the queue.
+        let future = async move {
+            futures_lite::future::yield_now().await;
+            future.await;
+        };
         match class {
-            TaskClass::Foreground => drop(glommio::spawn_local(future).detach()),
+            TaskClass::Foreground => {
+                glommio::spawn_local(self.guard(future)).detach();
+            }
             TaskClass::Background => {
-                let task = glommio::spawn_local_into(future, self.0.background);
-                drop(task.expect("the background queue lives as long as its executor").detach());
+                let task = glommio::spawn_local_into(self.background(future), self.0.background);
+                task.expect("the background queue lives as long as its executor").detach();
             }
         }
     }
 
     fn yield_now(&self) -> impl Future<Output = ()> + 'static {
-        async { glommio::executor().yield_now().await }
+        futures_lite::future::yield_now()
     }
 
     fn yield_if_due(&self) -> impl Future<Output = ()> + 'static {
         let due = self.0.slice_started.get().elapsed() >= SLICE;
-        let tasks = due.then(|| self.0.clone());
         async move {
-            let Some(tasks) = tasks else { return };
-            // A parked driver hears of the ring only when the executor has nothing else to run: tell it here.
-            tasks.ring.wake_driver_if_due();
-            drop(tasks);
-            glommio::executor().yield_task_queue_now().await;
+            if due {
+                glommio::executor().yield_task_queue_now().await;
+            }
         }
     }
 }
 
 /// A panic in engine or storage leaves half-truths in memory: the process stops rather than serve them.
 pub(super) async fn abort_on_panic<T>(future: impl Future<Output = T>) -> T {
-    let mut future = std::pin::pin!(AssertUnwindSafe(future).catch_unwind());
+    let mut future = pin!(AssertUnwindSafe(future).catch_unwind());
     std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Pending => Poll::Pending,
         Poll::Ready(Ok(value)) => Poll::Ready(value),

@@ -103,3 +103,30 @@ async fn write_whole<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> io::Result
     }
     file.sync_data().await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::log::testing::TestPlatform;
+
+    #[test]
+    fn a_crash_at_any_point_leaves_the_old_content_or_the_new() {
+        let path = Path::new("data/file");
+        for survives in 0..12 {
+            let platform = TestPlatform::new(1);
+            let (old, new) = (vec![1; 5000], vec![2; 3 << 20]);
+            platform.run(platform.disk.create_dir_all(Path::new("data"))).unwrap();
+            platform.run(publish(&platform.disk, path, &old)).unwrap();
+            platform.disk.die_after(survives);
+            let published = platform.run(publish(&platform.disk, path, &new)).is_ok();
+            for disk in [platform.disk.after_power_failure(), platform.disk.after_kill()] {
+                let platform = TestPlatform::with_disk(2, disk.clone());
+                let found = platform.run(read_whole(&disk, path, 8 << 20)).unwrap();
+                assert!(found == new || (found == old && !published), "after {survives} operations");
+                let removed = platform.run(remove_stray_temporaries(&disk, Path::new("data"))).unwrap();
+                assert_eq!(disk.paths(), [path], "{removed} were removed");
+                assert!(platform.run(read_whole(&disk, path, 4999)).is_err(), "the bound holds");
+            }
+        }
+    }
+}

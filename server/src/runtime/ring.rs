@@ -1,17 +1,18 @@
-//! The raw io_uring ring of one shard thread: queueing, one submission a turn, reaping, and the wake-up of its driver.
+//! The raw io_uring ring of one shard thread: queueing, one submission a turn, reaping, and the thread's sleep.
 //!
 //! Invariants: only the thread that made the ring touches it; `user_data` is a [`Token`] (operation, slot,
 //! generation), never a file descriptor; an entry that finds the submission queue full waits in order in a backlog
-//! and linked entries are never torn apart; whatever is queued wakes a parked driver. What an operation's memory
+//! and linked entries are never torn apart; whatever is queued wakes a resting driver. What an operation's memory
 //! is, and how long it lives, is its owner's business: see [`Ring::queue`].
 #![allow(unsafe_code)]
 
 use io_uring::{IoUring, cqueue, squeue, types};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::task::Waker;
+use std::time::Duration;
 
 /// Entries of the submission queue; what does not fit waits in the backlog.
 const SUBMISSION_ENTRIES: u32 = 2048;
@@ -44,6 +45,8 @@ pub(super) enum OperationKind {
     Doorbell = 9,
     /// This shard rang; the slot is the peer.
     Ringing = 10,
+    /// Another thread has left wakers in the inbox.
+    Inbox = 11,
 }
 
 /// Who gets the completion: 8 bits of kind, 24 of slot, 32 of generation.
@@ -79,6 +82,7 @@ impl Token {
             8 => OperationKind::DiskSync,
             9 => OperationKind::Doorbell,
             10 => OperationKind::Ringing,
+            11 => OperationKind::Inbox,
             _ => OperationKind::Ignored,
         };
         Self { kind, slot: packed as u32 >> 8, generation: (packed >> 32) as u32 }
@@ -106,8 +110,8 @@ enum Queued {
 pub(super) struct Ring {
     uring: RefCell<IoUring>,
     backlog: RefCell<VecDeque<Queued>>,
-    driver: RefCell<Option<Waker>>,
-    queued_since_check: Cell<bool>,
+    /// The driver while it rests, which it does only as long as background work runs.
+    resting: RefCell<Option<Waker>>,
 }
 
 impl Ring {
@@ -128,15 +132,10 @@ impl Ring {
             // Helper threads follow the cpuset, not the affinity mask; a refusal costs placement, nothing else.
             let _ = uring.submitter().register_iowq_aff(&cpu_set(cpus));
         }
-        Ok(Self {
-            uring: RefCell::new(uring),
-            backlog: RefCell::new(VecDeque::new()),
-            driver: RefCell::new(None),
-            queued_since_check: Cell::new(false),
-        })
+        Ok(Self { uring: RefCell::new(uring), backlog: RefCell::new(VecDeque::new()), resting: RefCell::new(None) })
     }
 
-    /// A descriptor of the ring, to poll it or to ring it from another one.
+    /// A descriptor of the ring, to ring it from another one.
     pub fn duplicate_fd(&self) -> io::Result<OwnedFd> {
         let uring = self.uring.borrow();
         // SAFETY: the ring owns the descriptor and outlives this borrow.
@@ -188,35 +187,47 @@ impl Ring {
     /// Hands everything queued to the kernel and has pending completions posted, in at most one system call; in none
     /// when there is nothing to do.
     pub fn submit(&self) -> io::Result<()> {
-        self.queued_since_check.set(false);
-        let mut uring = self.uring.borrow_mut();
-        let (queued, due) = {
-            let mut submission = uring.submission();
-            let mut backlog = self.backlog.borrow_mut();
-            while let Some(next) = backlog.front() {
-                // SAFETY: whoever queued the entry made the promise that `queue` asks for.
-                let pushed = match next {
-                    Queued::One(entry) => unsafe { submission.push(entry) },
-                    Queued::Linked(entries) => unsafe { submission.push_multiple(entries) },
-                };
-                if pushed.is_err() {
-                    break;
-                }
-                backlog.pop_front();
-            }
-            (submission.len() as u32, submission.taskrun() || submission.cq_overflow())
-        };
+        let (queued, due) = self.fill();
         if queued == 0 && !due {
             return Ok(());
         }
+        let uring = self.uring.borrow();
         // SAFETY: no argument is passed; the entries are valid by the promise of `queue`.
-        let entered = unsafe { uring.submitter().enter::<libc::sigset_t>(queued, 0, ENTER_GETEVENTS, None) };
-        match entered {
-            Ok(_) => Ok(()),
-            // A signal, or a full completion queue: what is left goes with the next turn, after reaping.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)) => Ok(()),
-            Err(error) => Err(error),
+        passing(unsafe { uring.submitter().enter::<libc::sigset_t>(queued, 0, ENTER_GETEVENTS, None) })
+    }
+
+    /// Submits, then sleeps in the kernel until there is a completion to reap, or a signal came, or `at_most` passed.
+    pub fn submit_and_sleep(&self, at_most: Option<Duration>) -> io::Result<()> {
+        self.fill();
+        let uring = self.uring.borrow();
+        let submitter = uring.submitter();
+        passing(match at_most {
+            None => submitter.submit_and_wait(1),
+            Some(at_most) => {
+                let at_most = types::Timespec::from(at_most);
+                submitter.submit_with_args(1, &types::SubmitArgs::new().timespec(&at_most))
+            }
+        })
+    }
+
+    /// Moves the backlog into the submission queue; answers how much that holds, and whether completions wait in the
+    /// kernel for a call.
+    fn fill(&self) -> (u32, bool) {
+        let mut uring = self.uring.borrow_mut();
+        let mut submission = uring.submission();
+        let mut backlog = self.backlog.borrow_mut();
+        while let Some(next) = backlog.front() {
+            // SAFETY: whoever queued the entry made the promise that `queue` asks for.
+            let pushed = match next {
+                Queued::One(entry) => unsafe { submission.push(entry) },
+                Queued::Linked(entries) => unsafe { submission.push_multiple(entries) },
+            };
+            if pushed.is_err() {
+                break;
+            }
+            backlog.pop_front();
         }
+        (submission.len() as u32, submission.taskrun() || submission.cq_overflow())
     }
 
     /// Moves up to `limit` completions into `completions`.
@@ -244,34 +255,27 @@ impl Ring {
         !uring.completion().is_empty()
     }
 
-    /// Wakes the driver if it is parked: something was queued, or something else needs its turn.
+    /// Wakes the driver if it rests: something was queued, or a slice of background work is over.
     #[inline]
     pub fn wake_driver(&self) {
-        if !self.queued_since_check.replace(true)
-            && let Some(waker) = self.driver.borrow_mut().take()
-        {
+        if let Some(waker) = self.resting.borrow_mut().take() {
             waker.wake();
         }
     }
 
-    /// The driver parks: from now on the first thing queued wakes it. `true` when something was queued already.
-    pub fn park_driver(&self, waker: &Waker) -> bool {
-        *self.driver.borrow_mut() = Some(waker.clone());
-        self.queued_since_check.get()
+    /// The driver rests until [`Ring::wake_driver`].
+    pub fn rest_driver(&self, waker: &Waker) {
+        *self.resting.borrow_mut() = Some(waker.clone());
     }
+}
 
-    /// The driver is up again.
-    pub fn unpark_driver(&self) {
-        *self.driver.borrow_mut() = None;
-    }
-
-    /// Wakes a parked driver when completions wait for it; background work asks this between its slices, because the
-    /// executor looks at the ring's descriptor only when it has nothing else to do.
-    pub fn wake_driver_if_due(&self) {
-        if self.driver.borrow().is_some() && self.has_work() {
-            self.queued_since_check.set(false);
-            self.wake_driver();
+/// A signal, a passed time or a full completion queue are no failure: what is left goes with the next turn.
+fn passing(entered: io::Result<usize>) -> io::Result<()> {
+    match entered {
+        Err(error) if !matches!(error.raw_os_error(), Some(libc::EINTR | libc::ETIME | libc::EAGAIN | libc::EBUSY)) => {
+            Err(error)
         }
+        _ => Ok(()),
     }
 }
 

@@ -269,7 +269,8 @@ impl DiskFile for RingFile {
     ) -> impl Future<Output = (io::Result<usize>, AlignedBuffer)> + 'static {
         let file = self.clone();
         async move {
-            let (result, buffer) = file.write_unnamed(offset, buffer, durability, durability == Durability::Synced).await;
+            let (result, buffer) =
+                file.write_unnamed(offset, buffer, durability, durability == Durability::Synced).await;
             (at_path(&file.open.path, "write", result), buffer)
         }
     }

@@ -6,13 +6,16 @@
 use super::disk_operations::DiskOperations;
 use super::doorbell::{DoorbellTable, ShardDoorbell};
 use super::driver::Driver;
+use super::inbox::Inbox;
 use super::net::Net;
 use super::offload::Offload;
 use super::placement::Placement;
-use super::production::{Production, abort_on_panic};
+use super::platform::{Clock, Platform};
+use super::production::{Production, ShardSpawn, abort_on_panic};
 use super::ring::Ring;
 use super::ring_disk::RingDisk;
 use super::stop::StopSignal;
+use super::timers::Timers;
 use crate::metrics::Metrics;
 use glommio::{LocalExecutorBuilder, PoolPlacement};
 use std::cell::Cell;
@@ -24,8 +27,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often the executor looks at its own reactor, and so at background queues, while it is busy.
-const PREEMPT_INTERVAL: Duration = Duration::from_micros(200);
+/// The executor's preemption is out of use: the driver gives way by itself, and the signal does harm (see `driver`).
+const PREEMPT_INTERVAL: Duration = Duration::from_secs(365 * 24 * 3600);
 /// glommio's own I/O memory: the ring beside it does the I/O.
 const EXECUTOR_IO_BYTES: usize = 64 << 10;
 /// After `main`: how long connections may take to get their last bytes, before they are cut.
@@ -223,19 +226,22 @@ impl Plan {
     fn build(self, offload: Offload) -> io::Result<(ShardContext, Driver)> {
         let ring = Rc::new(Ring::new(&self.cpus)?);
         let operations = Rc::new(DiskOperations::new(ring.clone()));
+        let (timers, spawn) = (Timers::default(), ShardSpawn::new(ring.clone()));
         let net = Net::new(ring.clone(), self.metrics, self.index)?;
         let doorbell = ShardDoorbell::new(self.table, self.index, ring.clone())?;
-        let platform = Production::new(RingDisk::new(operations.clone(), offload), ring.clone());
+        let platform = Production::new(RingDisk::new(operations.clone(), offload), timers.clone(), spawn.clone());
         let driver = Driver {
             ring,
             net: net.clone(),
             disk: operations,
             doorbell: doorbell.clone(),
+            timers,
+            inbox: Inbox::open()?,
+            spawn,
             spin: self.spin,
             ending: Rc::new(Cell::new(false)),
         };
-        let context =
-            ShardContext { index: self.index, shards: self.shards, platform, net, doorbell, stop: self.stop };
+        let context = ShardContext { index: self.index, shards: self.shards, platform, net, doorbell, stop: self.stop };
         Ok((context, driver))
     }
 }
@@ -245,27 +251,25 @@ where
     Main: Fn(ShardContext) -> Running,
     Running: Future<Output = ()> + 'static,
 {
-    use super::platform::Platform;
     let net = context.net.clone();
-    let spawn = context.platform.spawn().clone();
-    let (ring, ending) = (driver.ring.clone(), driver.ending.clone());
+    let platform = context.platform.clone();
+    let ending = driver.ending.clone();
     let driving = glommio::spawn_local(abort_on_panic(async move {
         if let Err(error) = driver.run().await {
             tracing::error!(%error, "a shard's ring failed: the process stops; restart it to recover from the log");
             std::process::abort();
         }
     }));
-    spawn.guard(main(context)).await;
+    platform.spawn().guard(main(context)).await;
 
     net.stop_listening();
     net.end_all(true);
     let began = Instant::now();
     while net.connections() > 0 && began.elapsed() < CLOSE_TIMEOUT {
-        glommio::timer::sleep(CLOSE_POLL).await;
+        platform.clock().sleep(CLOSE_POLL).await;
     }
     net.end_all(false);
     ending.set(true);
-    ring.wake_driver();
     driving.await;
     net.detach();
     Ok(())

@@ -1,5 +1,6 @@
 //! The request to stop: raised once by any thread, waited for by every shard.
 
+use super::inbox::woken_from_outside;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
@@ -32,7 +33,7 @@ impl StopSignal {
     /// Waits until it is raised.
     pub fn raised(&self) -> impl Future<Output = ()> + 'static {
         let shared = self.0.clone();
-        std::future::poll_fn(move |cx| {
+        woken_from_outside(std::future::poll_fn(move |cx| {
             let mut state = shared.lock().unwrap_or_else(PoisonError::into_inner);
             if state.raised {
                 return Poll::Ready(());
@@ -41,6 +42,6 @@ impl StopSignal {
                 state.waiting.push(cx.waker().clone());
             }
             Poll::Pending
-        })
+        }))
     }
 }

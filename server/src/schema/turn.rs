@@ -1,6 +1,7 @@
 //! One at a time: a turn that tasks of any shard wait for without blocking their thread, first come not always first
 //! served.
 
+use crate::runtime::inbox::woken_from_outside;
 use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
@@ -23,7 +24,8 @@ pub struct Taken<'a>(&'a Turn);
 impl Turn {
     /// Waits for the turn and takes it.
     pub async fn take(&self) -> Taken<'_> {
-        poll_fn(|context| {
+        // Whoever gives the turn back may be on another shard's thread.
+        woken_from_outside(poll_fn(|context| {
             let mut state = self.lock();
             if state.taken {
                 if !state.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
@@ -33,7 +35,7 @@ impl Turn {
             }
             state.taken = true;
             Poll::Ready(Taken(self))
-        })
+        }))
         .await
     }
 

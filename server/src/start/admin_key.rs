@@ -28,7 +28,8 @@ pub(super) fn obtain(config: &Config) -> Result<AdminKey, StartError> {
             let text = Zeroizing::new(text);
             let key = text.trim();
             if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-                let message = format!("{} holds no key: remove it to have one made, or put one line there", path.display());
+                let message =
+                    format!("{} holds no key: remove it to have one made, or put one line there", path.display());
                 return Err(StartError::new(ExitStatus::Usage, message));
             }
             Ok(AdminKey { key: SecretString::from(key), origin: format!("in {}", path.display()) })

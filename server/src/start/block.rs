@@ -25,9 +25,16 @@ fn render(config: &Config, plan: &Plan, prepared: &Prepared, admin_key: &AdminKe
         lines.push(format!("  socket  {}", path.display()));
     }
     lines.push(format!("  shards  {}", plan.shard_directories.len()));
-    lines.push(format!("  store   {} ({})", hex::encode(plan.store_id), if prepared.created { "new" } else { "existing" }));
+    lines.push(format!(
+        "  store   {} ({})",
+        hex::encode(plan.store_id),
+        if prepared.created { "new" } else { "existing" }
+    ));
     lines.push(format!("  data    {} (log backend)", config.data_dir.display()));
-    lines.push(format!("  keys    root key {} from {}; admin key {}", prepared.root_key_id, prepared.root_key_origin, admin_key.origin));
+    lines.push(format!(
+        "  keys    root key {} from {}; admin key {}",
+        prepared.root_key_id, prepared.root_key_origin, admin_key.origin
+    ));
     if config.salvage {
         lines.push("  salvage read-only, with what is intact".into());
     }

@@ -11,10 +11,9 @@ use crate::runtime::placement::Placement;
 use crate::runtime::production::Production;
 use crate::runtime::shard;
 use crate::schema::Templates;
-use crate::storage::log::{LogSizes, RewriteOptions, rewrite_generation};
+use crate::storage::log::{LogSizes, OpenError, RewriteError, RewriteOptions, rewrite_generation};
 use crate::storage::store::{DirectoryLock, RootKeyInput, Store, StoreOptions};
 use std::future::Future;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -139,26 +138,28 @@ async fn open(platform: Production, options: StoreOptions, salvage: bool) -> Res
 async fn change_shards(platform: &Production, store: &Arc<Store>, shards: u16) -> Result<(), StartError> {
     let (from, to) = (store.generation(), store.generation() + 1);
     tracing::info!("changing the shard count from {} to {shards}: every entity is written anew", store.shards());
-    let directories = |generation, count: u16| -> Vec<PathBuf> {
-        (0..usize::from(count)).map(|shard| store.layout().shard(generation, shard)).collect()
-    };
     let topology = Topology::new(store.hash_seed(), usize::from(shards));
     let options = RewriteOptions {
+        directory: store.layout().shards(),
         store_id: store.id(),
-        old_generation: from as u32,
-        old_directories: directories(from, store.shards()),
-        new_generation: to as u32,
-        new_directories: directories(to, shards),
+        generation_old: from as u32,
+        shards_old: store.shards(),
+        generation_new: to as u32,
+        shards_new: shards,
         keyring: store.keyring(),
         sizes: LogSizes::default(),
     };
-    let moved = rewrite_generation(platform, options, |schema, key| topology.owner_of(schema, key)).await;
-    let moved = moved.map_err(|error| {
-        let message = format!("the shard count was not changed, the store is as it was: {error}");
-        StartError::new(ExitStatus::Failure, message)
+    let report = rewrite_generation(platform.clone(), options, |schema, key| topology.owner_of(schema, key)).await;
+    let report = report.map_err(|error| {
+        let status = match &error {
+            RewriteError::Open(OpenError::Damaged(_)) | RewriteError::Damaged(_) => ExitStatus::StoreDamaged,
+            RewriteError::OutOfSpace { .. } => ExitStatus::DiskFull,
+            _ => ExitStatus::Failure,
+        };
+        StartError::new(status, format!("the shard count was not changed, the store is as it was: {error}"))
     })?;
     store.publish_generation(platform, shards, to).await?;
-    tracing::info!("{moved} entities now live in {shards} shards");
+    tracing::info!("{} entities now live in {shards} shards", report.entities);
     Ok(())
 }
 

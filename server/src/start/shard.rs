@@ -6,9 +6,7 @@ use crate::cache::CacheOptions;
 use crate::engine::Engine;
 use crate::exit::ExitStatus;
 use crate::gateway::dispatch::{Delivery, Dispatch, Parts};
-use crate::gateway::service::{
-    HTTP_LISTENER, ShardService, WIRE_LISTENER, WIRE_SHARD_LISTENER, WIRE_SOCKET_LISTENER,
-};
+use crate::gateway::service::{HTTP_LISTENER, ShardService, WIRE_LISTENER, WIRE_SHARD_LISTENER, WIRE_SOCKET_LISTENER};
 use crate::gateway::wire::WireIdentity;
 use crate::limits::DRAIN_TIMEOUT_MS;
 use crate::runtime::doorbell::ShardDoorbell;
@@ -51,7 +49,8 @@ async fn serve(plan: &Arc<Plan>, context: ShardContext) -> Result<(), Failed> {
     let ShardContext { index, platform, net, doorbell, .. } = context;
     let storage = open_log(plan, index, &platform).await?;
     let dispatch = join(plan, index, &platform, doorbell, storage.clone());
-    let identity = WireIdentity { server_version: env!("CARGO_PKG_VERSION").into(), store_id: hex::encode(plan.store_id) };
+    let identity =
+        WireIdentity { server_version: env!("CARGO_PKG_VERSION").into(), store_id: hex::encode(plan.store_id) };
     let service = ShardService::new(platform.clone(), net.clone(), dispatch.clone(), identity);
     net.attach(service.clone());
     plan.report(index, ShardReport::Opened);
@@ -77,12 +76,9 @@ async fn serve(plan: &Arc<Plan>, context: ShardContext) -> Result<(), Failed> {
     })
 }
 
-async fn open_log(
-    plan: &Plan,
-    index: usize,
-    platform: &Production,
-) -> Result<Rc<LogStorage<Production>>, Failed> {
+async fn open_log(plan: &Plan, index: usize, platform: &Production) -> Result<Rc<LogStorage<Production>>, Failed> {
     let options = LogOptions {
+        create: plan.created,
         directory: plan.shard_directories[index].clone(),
         identity: LogIdentity { store_id: plan.store_id, generation: plan.generation as u32, shard: index as u16 },
         keyring: plan.keyring.clone(),
@@ -97,7 +93,7 @@ async fn open_log(
         report.entities,
         report.checkpoint_entities,
         report.records_replayed,
-        if report.clean { "" } else { "; it had not been shut down cleanly" }
+        if report.clean || plan.created { "" } else { "; it had not been shut down cleanly" }
     );
     for damage in &report.damage {
         tracing::error!("shard {index}: {damage}");
@@ -109,7 +105,9 @@ fn refused(index: usize, error: &OpenError) -> Failed {
     let status = match error {
         OpenError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => ExitStatus::DiskFull,
         OpenError::Io { .. } => ExitStatus::DirectoryUnusable,
-        OpenError::Damaged(_) | OpenError::KeyMissing { .. } | OpenError::KeyringOlder { .. } => ExitStatus::StoreDamaged,
+        OpenError::Damaged(_) | OpenError::KeyMissing { .. } | OpenError::KeyringOlder { .. } => {
+            ExitStatus::StoreDamaged
+        }
         OpenError::Foreign { .. } => ExitStatus::StoreForeign,
     };
     (status, format!("shard {index} cannot open its log: {error}"))

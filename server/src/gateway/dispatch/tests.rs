@@ -31,6 +31,7 @@ impl Cluster {
         let mut shards = Vec::new();
         for shard in 0..SHARDS {
             let options = LogOptions {
+                create: true,
                 directory: format!("/shards/1/{shard}").into(),
                 identity: LogIdentity { store_id: [7; 16], generation: 1, shard: shard as u16 },
                 keyring: keyring.clone(),
@@ -112,7 +113,10 @@ fn every_shard_serves_every_key() {
     let cluster = Cluster::start(1);
     for number in 0..60 {
         let key = format!("k{number}");
-        assert!(matches!(cluster.put(number % SHARDS, &key, &number.to_string()), Outcome::Written { created: true, .. }));
+        assert!(matches!(
+            cluster.put(number % SHARDS, &key, &number.to_string()),
+            Outcome::Written { created: true, .. }
+        ));
         assert_eq!(cluster.get((number + 1) % SHARDS, &key), Ok(number.to_string()));
     }
     assert_eq!(cluster.get(0, "nobody"), Err(ErrorCode::NotFound));
@@ -151,7 +155,8 @@ fn pages_over_all_shards_show_every_key_once_in_order() {
 #[test]
 fn several_keys_come_back_in_the_order_asked() {
     let cluster = Cluster::start(3);
-    let item = |number: usize| PutItem { key: format!("k{number}").into(), document: number.to_string().into_bytes().into() };
+    let item =
+        |number: usize| PutItem { key: format!("k{number}").into(), document: number.to_string().into_bytes().into() };
     let items = (0..30).map(item).collect();
     let Outcome::WrittenMany(written) = cluster.call(1, Command::MultiPut { schema: "s".into(), items }) else {
         panic!("one result a key")

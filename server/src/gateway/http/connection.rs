@@ -29,7 +29,7 @@ enum End {
 /// Serves one connection.
 pub(super) async fn serve<A: Api, C: Clock, S: ByteStream>(gateway: Rc<HttpGateway<A, C>>, stream: S) {
     let registration = Registration::new(gateway.clone());
-    let pace = Rc::new(Pace::new(&gateway.clock, gateway.limits.timeouts));
+    let pace = Rc::new(Pace::new(gateway.clock.now_ns(), gateway.limits.timeouts));
     let io = HyperStream::new(stream, gateway.scratch.clone(), pace.clone());
     let service = {
         let (gateway, pace) = (gateway.clone(), pace.clone());
@@ -54,6 +54,7 @@ pub(super) async fn serve<A: Api, C: Clock, S: ByteStream>(gateway: Rc<HttpGatew
             Pin::new(&mut connection).graceful_shutdown();
         }
         loop {
+            pace.tick(gateway.clock.now_ns());
             if let Poll::Ready(result) = Pin::new(&mut connection).poll(context) {
                 let unparsable = result.is_err_and(|error| error.is_parse());
                 return Poll::Ready(End::Finished { unparsable });
@@ -78,17 +79,19 @@ pub(super) async fn serve<A: Api, C: Clock, S: ByteStream>(gateway: Rc<HttpGatew
             refuse(&gateway, &mut stream, unparsable_head(400)).await;
         }
         (End::HeadTimeout, _) => {
+            count_timeout(&gateway);
             let problem = Problem::new(ErrorCode::RequestTimeout, "the request head did not arrive in time");
             refuse(&gateway, &mut stream, problem).await;
         }
         (End::Finished { .. }, None) if pace.lingers() => linger(&gateway, &mut stream).await,
         (End::Finished { .. }, None) => {}
-        (End::Abandoned, _) => {
-            let metrics = gateway.api.metrics();
-            if let Some(shard) = metrics.shards.get(gateway.api.shard()) {
-                shard.connections_timed_out.add(1);
-            }
-        }
+        (End::Abandoned, _) => count_timeout(&gateway),
+    }
+}
+
+fn count_timeout<A: Api, C: Clock>(gateway: &HttpGateway<A, C>) {
+    if let Some(shard) = gateway.api.metrics().shards.get(gateway.api.shard()) {
+        shard.connections_timed_out.add(1);
     }
 }
 

@@ -15,7 +15,7 @@ use serde::Serialize;
 use std::borrow::Cow;
 
 /// Takes the key from `?key=` instead of the path.
-pub fn keyed(mut request: Request<'_>) -> Result<Request<'_>, Failure> {
+pub fn keyed(request: &mut Request<'_>) -> Result<(), Failure> {
     let Some(key) = request.query.key.take() else {
         return Err(Failure::new(ErrorCode::BadRequest, "name the entity: add '?key=<entity key>' or '/<entity key>'"));
     };
@@ -24,13 +24,13 @@ pub fn keyed(mut request: Request<'_>) -> Result<Request<'_>, Failure> {
     }
     check_entity_key(&key)?;
     request.key = key;
-    Ok(request)
+    Ok(())
 }
 
 /// `GET`: the document itself.
-pub async fn get<A: Api, C: Clock>(context: &Context<'_, A, C>, request: Request<'_>) -> Result<Reply, Problem> {
+pub async fn get<A: Api, C: Clock>(context: &Context<'_, A, C>, request: &mut Request<'_>) -> Result<Reply, Problem> {
     let preconditions = Preconditions::parse(request.headers)?;
-    let command = Command::Get { schema: owned(request.schema), key: owned(request.key) };
+    let command = Command::Get { schema: owned(&request.schema), key: owned(&request.key) };
     match context.call(command).await? {
         Outcome::Document { version, document } => match preconditions.judge_read(version) {
             ReadVerdict::Send => Ok(Reply::document(version, document)),
@@ -47,13 +47,13 @@ pub async fn get<A: Api, C: Clock>(context: &Context<'_, A, C>, request: Request
 }
 
 /// `PUT` of one document: 201 when it is new, 200 when it replaced one.
-pub async fn put<A: Api, C: Clock>(context: &Context<'_, A, C>, mut request: Request<'_>) -> Result<Reply, Problem> {
+pub async fn put<A: Api, C: Clock>(context: &Context<'_, A, C>, request: &mut Request<'_>) -> Result<Reply, Problem> {
     let condition = Preconditions::parse(request.headers)?.for_put()?;
     let body = request.read_json().await?;
     let (schema, key) = (request.schema.as_ref(), request.key.as_ref());
     let command = |condition, document| Command::Put {
-        schema: Cow::Owned(schema.to_owned()),
-        key: Cow::Owned(key.to_owned()),
+        schema: owned(schema),
+        key: owned(key),
         document: Cow::Owned(document),
         condition,
     };
@@ -72,14 +72,13 @@ pub async fn put<A: Api, C: Clock>(context: &Context<'_, A, C>, mut request: Req
 }
 
 /// `DELETE` of one entity.
-pub async fn delete<A: Api, C: Clock>(context: &Context<'_, A, C>, request: Request<'_>) -> Result<Reply, Problem> {
+pub async fn delete<A: Api, C: Clock>(
+    context: &Context<'_, A, C>,
+    request: &mut Request<'_>,
+) -> Result<Reply, Problem> {
     let condition = Preconditions::parse(request.headers)?.for_delete()?;
     let (schema, key) = (request.schema.as_ref(), request.key.as_ref());
-    let command = |condition| Command::Delete {
-        schema: Cow::Owned(schema.to_owned()),
-        key: Cow::Owned(key.to_owned()),
-        condition,
-    };
+    let command = |condition| Command::Delete { schema: owned(schema), key: owned(key), condition };
     match any_of(context, &condition, command).await? {
         Outcome::Deleted { version } => Ok(Reply::json(format!("{{\"status\":\"ok\",\"version\":{version}}}"))),
         other => Err(unexpected(&other)),
@@ -109,7 +108,7 @@ async fn any_of<A: Api, C: Clock>(
 /// `PUT` of `{key: document, …}`: each key stands for itself, and all are checked before any is written.
 pub async fn put_many<A: Api, C: Clock>(
     context: &Context<'_, A, C>,
-    mut request: Request<'_>,
+    request: &mut Request<'_>,
 ) -> Result<Reply, Problem> {
     Preconditions::require_none(request.headers, "with many documents at once")?;
     let body: Bytes = request.read_json().await?;
@@ -118,7 +117,7 @@ pub async fn put_many<A: Api, C: Clock>(
         return Ok(Reply::json(&b"{\"status\":\"ok\",\"versions\":{}}"[..]));
     }
     let keys: Vec<String> = items.iter().map(|item| item.key.clone().into_owned()).collect();
-    let command = Command::MultiPut { schema: owned(request.schema), items }.into_owned();
+    let command = Command::MultiPut { schema: owned(&request.schema), items }.into_owned();
     match context.call(command).await? {
         Outcome::WrittenMany(results) if results.len() == keys.len() => many_reply(keys, results),
         other => Err(unexpected(&other)),
@@ -158,8 +157,8 @@ fn worst(failures: &[KeyFailure]) -> Option<ErrorCode> {
     )
 }
 
-fn owned(name: Cow<'_, str>) -> Cow<'static, str> {
-    Cow::Owned(name.into_owned())
+fn owned(name: &str) -> Cow<'static, str> {
+    Cow::Owned(name.to_owned())
 }
 
 #[derive(Serialize)]

@@ -21,7 +21,7 @@ use std::rc::Rc;
 use std::task::{Poll, ready};
 
 /// `GET /entity/{schema}`: a page with a `next` cursor, or everything as lines.
-pub async fn list<A: Api, C: Clock>(context: &Context<'_, A, C>, request: Request<'_>) -> Result<Reply, Problem> {
+pub async fn list<A: Api, C: Clock>(context: &Context<'_, A, C>, request: &mut Request<'_>) -> Result<Reply, Problem> {
     Preconditions::require_none(request.headers, "on a listing")?;
     let (prefix, after) = request.query.range()?;
     let documents = request.query.wants_documents()?;

@@ -62,13 +62,12 @@ pub struct Pace {
     reply_ended: Cell<bool>,
     lingers: Cell<bool>,
     timeouts: Timeouts,
-    now_ns: Box<dyn Fn() -> u64>,
+    now_ns: Cell<u64>,
 }
 
 impl Pace {
     /// Starts in `Greeting`.
-    pub fn new(clock: &impl Clock, timeouts: Timeouts) -> Self {
-        let clock = clock.clone();
+    pub fn new(now_ns: u64, timeouts: Timeouts) -> Self {
         let pace = Self {
             phase: Cell::new(Phase::Greeting),
             deadline_ns: Cell::new(NEVER),
@@ -76,10 +75,20 @@ impl Pace {
             reply_ended: Cell::new(true),
             lingers: Cell::new(false),
             timeouts,
-            now_ns: Box::new(move || clock.now_ns()),
+            now_ns: Cell::new(now_ns),
         };
         pace.enter(Phase::Greeting);
         pace
+    }
+
+    /// Tells it the time, once before each poll of the connection: phases that begin in it count from here.
+    pub fn tick(&self, now_ns: u64) {
+        self.now_ns.set(now_ns);
+    }
+
+    /// The time at the start of this poll, in monotonic nanoseconds.
+    pub fn now_ns(&self) -> u64 {
+        self.now_ns.get()
     }
 
     /// When the phase must be over, in monotonic nanoseconds.
@@ -174,7 +183,7 @@ impl Pace {
             Phase::Idle => self.timeouts.idle_ms,
             Phase::Working => return self.deadline_ns.set(NEVER),
         };
-        self.deadline_ns.set((self.now_ns)().saturating_add(timeout_ms.saturating_mul(1_000_000)));
+        self.deadline_ns.set(self.now_ns.get().saturating_add(timeout_ms.saturating_mul(1_000_000)));
     }
 }
 

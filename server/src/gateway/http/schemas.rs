@@ -14,19 +14,19 @@ use serde::Serialize;
 use std::borrow::Cow;
 
 /// `GET /schema/{id}`: the template as stored.
-pub async fn get<A: Api, C: Clock>(context: &Context<'_, A, C>, request: Request<'_>) -> Result<Reply, Problem> {
-    match context.call(Command::SchemaGet { id: id(&request) }).await? {
+pub async fn get<A: Api, C: Clock>(context: &Context<'_, A, C>, request: &mut Request<'_>) -> Result<Reply, Problem> {
+    match context.call(Command::SchemaGet { id: id(request) }).await? {
         Outcome::Template(text) => Ok(Reply::json(text)),
         other => Err(unexpected(&other)),
     }
 }
 
 /// `PUT /schema/{id}`: compiled, stored, and in force on every shard.
-pub async fn put<A: Api, C: Clock>(context: &Context<'_, A, C>, mut request: Request<'_>) -> Result<Reply, Problem> {
+pub async fn put<A: Api, C: Clock>(context: &Context<'_, A, C>, request: &mut Request<'_>) -> Result<Reply, Problem> {
     Preconditions::require_none(request.headers, "on a template")?;
     request.body_bytes_max = request.body_bytes_max.min(TEMPLATE_BYTES_MAX);
     let template = Vec::from(request.read_json().await?);
-    match context.call(Command::SchemaPut { id: id(&request), template: Cow::Owned(template) }).await? {
+    match context.call(Command::SchemaPut { id: id(request), template: Cow::Owned(template) }).await? {
         Outcome::TemplateChanged { created } => {
             let status = if created { StatusCode::CREATED } else { StatusCode::OK };
             Ok(Reply::json(format!("{{\"status\":\"ok\",\"created\":{created}}}")).with_status(status))
@@ -36,9 +36,12 @@ pub async fn put<A: Api, C: Clock>(context: &Context<'_, A, C>, mut request: Req
 }
 
 /// `DELETE /schema/{id}`.
-pub async fn delete<A: Api, C: Clock>(context: &Context<'_, A, C>, request: Request<'_>) -> Result<Reply, Problem> {
+pub async fn delete<A: Api, C: Clock>(
+    context: &Context<'_, A, C>,
+    request: &mut Request<'_>,
+) -> Result<Reply, Problem> {
     Preconditions::require_none(request.headers, "on a template")?;
-    match context.call(Command::SchemaDelete { id: id(&request) }).await? {
+    match context.call(Command::SchemaDelete { id: id(request) }).await? {
         Outcome::TemplateChanged { .. } => Ok(Reply::json(&b"{\"status\":\"ok\"}"[..])),
         other => Err(unexpected(&other)),
     }
@@ -53,7 +56,10 @@ pub async fn templates<A: Api, C: Clock>(context: &Context<'_, A, C>) -> Result<
 }
 
 /// `GET /api/schemas`: schemas that hold entities, with counts if asked for.
-pub async fn schemas<A: Api, C: Clock>(context: &Context<'_, A, C>, request: Request<'_>) -> Result<Reply, Problem> {
+pub async fn schemas<A: Api, C: Clock>(
+    context: &Context<'_, A, C>,
+    request: &mut Request<'_>,
+) -> Result<Reply, Problem> {
     let counts = request.query.wants_counts()?;
     match context.call(Command::Schemas).await? {
         Outcome::Schemas(schemas) => {

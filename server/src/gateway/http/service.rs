@@ -20,6 +20,7 @@ use hyper::body::Incoming;
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::rc::Rc;
 
 /// What handlers work with.
@@ -60,11 +61,15 @@ pub async fn answer<A: Api, C: Clock>(
     request: http::Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Infallible> {
     pace.request_begins();
-    let started_ns = gateway.clock.now_ns();
+    let started_ns = pace.now_ns();
     let (parts, body) = request.into_parts();
     let mut body = RequestBody::new(body);
     let mut metric = METRIC_OTHER;
-    let handled = AssertUnwindSafe(handle(&gateway, &pace, &parts, &mut body, &mut metric)).catch_unwind().await;
+    let handled = {
+        // Pinned first, so that wrapping it moves a pointer and not the whole future.
+        let handled = pin!(handle(&gateway, &pace, &parts, &mut body, &mut metric));
+        AssertUnwindSafe(handled).catch_unwind().await
+    };
     let mut reply = handled.unwrap_or_else(|_| panicked(&gateway));
     dispose(&mut reply, &parts, &mut body, &pace).await;
     if parts.method == Method::HEAD && matches!(reply.body, ReplyBody::Chunks(_)) {
@@ -148,7 +153,7 @@ async fn handle<A: Api, C: Clock>(
     };
     *metric = route.metric;
     let prepared = prepare(gateway, route, &target, parts, body, pace);
-    let (principal, request) = match prepared {
+    let (principal, mut request) = match prepared {
         Ok(prepared) => prepared,
         Err(failure) => return failure.into(),
     };
@@ -156,7 +161,7 @@ async fn handle<A: Api, C: Clock>(
         *metric = METRIC_ENTITY_GET;
     }
     let context = Context { gateway, principal };
-    match perform(route.endpoint, &context, request).await {
+    match perform(route.endpoint, &context, &mut request).await {
         Ok(reply) => reply,
         Err(problem) => problem.into(),
     }
@@ -197,7 +202,7 @@ fn prepare<'a, A: Api, C: Clock>(
 async fn perform<A: Api, C: Clock>(
     endpoint: Endpoint,
     context: &Context<'_, A, C>,
-    request: Request<'_>,
+    request: &mut Request<'_>,
 ) -> Result<Reply, Problem> {
     match endpoint {
         Endpoint::EntityGet => entity::get(context, request).await,
@@ -205,10 +210,16 @@ async fn perform<A: Api, C: Clock>(
         Endpoint::EntityDelete => entity::delete(context, request).await,
         Endpoint::EntityPutMany => entity::put_many(context, request).await,
         Endpoint::EntityCollection => match request.query.key {
-            Some(_) => entity::get(context, entity::keyed(request)?).await,
+            Some(_) => {
+                entity::keyed(request)?;
+                entity::get(context, request).await
+            }
             None => listing::list(context, request).await,
         },
-        Endpoint::EntityDeleteByKey => entity::delete(context, entity::keyed(request)?).await,
+        Endpoint::EntityDeleteByKey => {
+            entity::keyed(request)?;
+            entity::delete(context, request).await
+        }
         Endpoint::SchemaGet => schemas::get(context, request).await,
         Endpoint::SchemaPut => schemas::put(context, request).await,
         Endpoint::SchemaDelete => schemas::delete(context, request).await,

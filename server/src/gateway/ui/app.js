@@ -50,6 +50,11 @@ function notice(text) {
   noticeTimer = setTimeout(() => { byId("notice").textContent = ""; }, 4000);
 }
 
+/** Shows what went wrong; a refused credential already shows in the sign-in form. */
+function report(error) {
+  if (error.status !== 401) notice(error.message);
+}
+
 function sure(text, yes) {
   const dialog = byId("question");
   byId("question-text").textContent = text;
@@ -185,6 +190,7 @@ function edit(place, subject) {
   });
   place.replaceChildren(form);
   place.isDirty = () => area.value !== saved;
+  area.setSelectionRange(0, 0);
   (subject.isNew ? name : area).focus();
 }
 
@@ -215,7 +221,7 @@ async function openSchema(schema) {
   Object.assign(view, { schema, key: null, after: null });
   byId("prefix").value = "";
   clearEditor(byId("document-editor"), "Choose a document, or make a new one.");
-  await Promise.all([showSchemas(), showKeys()]).catch((error) => notice(error.message));
+  await Promise.all([showSchemas(), showKeys()]).catch(report);
 }
 
 async function showKeys() {
@@ -237,14 +243,14 @@ async function showKeys() {
 
 async function openDocument(key) {
   if (!await mayLeave(byId("document-editor"))) return;
-  await loadDocument(key).catch((error) => notice(error.message));
+  await loadDocument(key).catch(report);
 }
 
 function documentSubject(more) {
   const schema = view.schema;
   return {
     conditions: true, nameLabel: "Key", target: (name) => path("entity", schema, name),
-    done: (name, gone) => afterDocument(name, gone).catch((error) => notice(error.message)), ...more,
+    done: (name, gone) => afterDocument(name, gone).catch(report), ...more,
   };
 }
 
@@ -286,7 +292,7 @@ async function showTemplates() {
 function templateSubject(more) {
   return {
     conditions: false, nameLabel: "Schema id", hint: "JSON Schema", target: (name) => path("schema", name),
-    done: (name, gone) => afterTemplate(name, gone).catch((error) => notice(error.message)), ...more,
+    done: (name, gone) => afterTemplate(name, gone).catch(report), ...more,
   };
 }
 
@@ -299,7 +305,7 @@ async function loadTemplate(id) {
 
 async function openTemplate(id) {
   if (!await mayLeave(byId("template-editor"))) return;
-  await loadTemplate(id).catch((error) => notice(error.message));
+  await loadTemplate(id).catch(report);
 }
 
 async function afterTemplate(name, gone) {
@@ -391,7 +397,7 @@ async function showSection() {
     if (name === current) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
   }
   if (!signedIn) return byId("key").focus();
-  await sections[current]().catch((error) => notice(error.message));
+  await sections[current]().catch(report);
 }
 
 function signOut(reason = "") {
@@ -430,7 +436,7 @@ byId("prefix").addEventListener("input", () => {
 });
 function turnPage(after) {
   view.after = after;
-  showKeys().catch((error) => notice(error.message));
+  showKeys().catch(report);
 }
 byId("first-page").addEventListener("click", () => turnPage(null));
 byId("next-page").addEventListener("click", () => turnPage(view.next));

@@ -20,8 +20,7 @@ use crate::auth::Principal;
 use crate::command::{Command, ErrorCode, Failure, Outcome, Ticket};
 use crate::gateway::api::Api;
 use crate::limits::{
-    FRAME_OVERHEAD_BYTES_MAX, HELLO_TIMEOUT_MS, IDLE_TIMEOUT_MS, OUTPUT_BYTES_MAX, REQUEST_TIMEOUT_MS,
-    REQUESTS_IN_FLIGHT_MAX,
+    COPY_BYTES_MAX, FRAME_OVERHEAD_BYTES_MAX, HELLO_TIMEOUT_MS, IDLE_TIMEOUT_MS, OUTPUT_BYTES_MAX, REQUEST_TIMEOUT_MS,
 };
 use crate::metrics::{Metrics, ShardMetrics};
 use crate::runtime::net::ConnectionId;
@@ -117,8 +116,14 @@ impl<A: Api, N: WireOutput, C: Clock> WireGateway<A, N, C> {
             if let Some(probe) = session.probe.take_if(|probe| probe.request_id == request_id) {
                 self.figures().request_ns.record(self.clock.now_ns().saturating_sub(probe.start_ns));
             }
-            self.reply(session, request_id, outcome);
-            let resumable = session.paused && !session.refused && session.in_flight <= REQUESTS_IN_FLIGHT_MAX / 2;
+            session.note_reply(weight_bytes(outcome));
+            if weight_bytes(outcome) > COPY_BYTES_MAX && self.net.output_bytes(id) > 2 * OUTPUT_BYTES_MAX {
+                let message = "more was asked for than this connection reads: take the replies, then ask again";
+                self.reply(session, request_id, &Failure::new(ErrorCode::Overloaded, message).into());
+            } else {
+                self.reply(session, request_id, outcome);
+            }
+            let resumable = session.paused && !session.refused && session.in_flight <= session.window() / 2;
             if resumable {
                 session.paused = false;
                 if !session.input_ended {
@@ -197,7 +202,7 @@ impl<A: Api, N: WireOutput, C: Clock> WireGateway<A, N, C> {
     /// Whether nothing more is handled for now: too much is in flight, or unsent.
     #[inline]
     fn is_held(&self, session: &mut Session) -> bool {
-        if session.in_flight >= REQUESTS_IN_FLIGHT_MAX && !session.paused {
+        if session.in_flight >= session.window() && !session.paused {
             session.paused = true;
             self.net.pause(session.id);
         }
@@ -346,3 +351,13 @@ impl<A: Api, N: WireOutput, C: Clock> WireGateway<A, N, C> {
 
 // The metrics hold one counter a kind.
 const _: () = assert!(WIRE_REQUEST_KINDS.len() == 16 && KIND_HELLO == 0);
+
+/// The document bytes that an outcome brings.
+fn weight_bytes(outcome: &Outcome) -> usize {
+    match outcome {
+        Outcome::Document { document, .. } => document.body().len(),
+        Outcome::Documents(results) => results.iter().flatten().map(|(_, document)| document.body().len()).sum(),
+        Outcome::Page(page) => page.entries.iter().flat_map(|entry| &entry.document).map(|one| one.body().len()).sum(),
+        _ => 0,
+    }
+}

@@ -3,6 +3,7 @@
 //! A connection is named by slot and generation; asking with a stale generation finds nothing.
 
 use crate::auth::Principal;
+use crate::limits::{OUTPUT_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX};
 use crate::runtime::net::ConnectionId;
 use delta_wire::FrameDecoder;
 
@@ -34,6 +35,11 @@ pub struct Connection {
     pub session: Session,
 }
 
+/// What a delayed reply is taken to bring before any has come.
+const REPLY_BYTES_EXPECTED_FIRST: usize = OUTPUT_BYTES_MAX / 64;
+/// The expectation forgets this part of itself with each smaller reply.
+const REPLY_BYTES_FORGOTTEN: usize = 64;
+
 /// The state of one connection but for its input.
 pub struct Session {
     /// Its name.
@@ -42,6 +48,8 @@ pub struct Session {
     pub principal: Option<Principal>,
     /// Requests submitted whose outcome is still to come.
     pub in_flight: usize,
+    /// What one of them may bring: the largest delayed reply of late, in bytes.
+    pub reply_bytes_expected: usize,
     /// Receiving was stopped because too many were in flight.
     pub paused: bool,
     /// The peer sends no more, or nothing more is taken from it: closed once nothing is in flight.
@@ -58,6 +66,19 @@ pub struct Session {
     pub probe: Option<Probe>,
 }
 
+impl Session {
+    /// How many requests may wait for their outcome: as many as their replies would fit the output bound.
+    pub fn window(&self) -> usize {
+        (OUTPUT_BYTES_MAX / self.reply_bytes_expected.max(1)).clamp(1, REQUESTS_IN_FLIGHT_MAX)
+    }
+
+    /// A delayed reply of so many bytes came.
+    pub fn note_reply(&mut self, reply_bytes: usize) {
+        let forgotten = self.reply_bytes_expected - self.reply_bytes_expected / REPLY_BYTES_FORGOTTEN;
+        self.reply_bytes_expected = reply_bytes.max(forgotten);
+    }
+}
+
 impl Connection {
     /// A connection just accepted, whose Hello deadline was set now.
     pub fn new(id: ConnectionId, now_ns: u64) -> Self {
@@ -65,6 +86,7 @@ impl Connection {
             id,
             principal: None,
             in_flight: 0,
+            reply_bytes_expected: REPLY_BYTES_EXPECTED_FIRST,
             paused: false,
             input_ended: false,
             refused: false,

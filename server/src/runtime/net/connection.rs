@@ -3,9 +3,9 @@
 //! Nothing here queues an operation or calls anybody: the table looks at a connection whenever something about it
 //! changed and does what [`Connection`] says it wants.
 
+use super::CloseReason;
 use super::outbox::Outbox;
 use super::stream::StreamState;
-use super::CloseReason;
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;

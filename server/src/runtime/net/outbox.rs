@@ -190,7 +190,7 @@ mod tests {
             },
             // SAFETY: as above; the header lists `msg_iovlen` valid pieces.
             Outgoing::Message(header) => unsafe {
-                for piece in std::slice::from_raw_parts((*header).msg_iov, (*header).msg_iovlen as usize) {
+                for piece in std::slice::from_raw_parts((*header).msg_iov, (*header).msg_iovlen) {
                     bytes.extend_from_slice(std::slice::from_raw_parts(piece.iov_base.cast(), piece.iov_len));
                 }
             },

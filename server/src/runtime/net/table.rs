@@ -354,9 +354,7 @@ impl Table {
         connection.sending = true;
         let entry = match connection.outbox.start() {
             Outgoing::Bytes(bytes, len) => opcode::Send::new(fd, bytes, len).flags(libc::MSG_NOSIGNAL).build(),
-            Outgoing::Message(header) => {
-                opcode::SendMsg::new(fd, header).flags(libc::MSG_NOSIGNAL as u32).build()
-            }
+            Outgoing::Message(header) => opcode::SendMsg::new(fd, header).flags(libc::MSG_NOSIGNAL as u32).build(),
         };
         connection.send_deadline_ms = now_ms() + limits::SEND_TIMEOUT_MS;
         // SAFETY: the outbox keeps what it handed out in place until it is told that the send is over, which happens
@@ -427,9 +425,7 @@ impl Table {
         self.timer_armed = true;
         // SAFETY: the time lies in a box of this table and is changed only when no timer is armed; the kernel copies
         // it at submission.
-        unsafe {
-            self.ring.queue(Token::new(OperationKind::Timer, 0, 0), opcode::Timeout::new(&*self.timer).build())
-        };
+        unsafe { self.ring.queue(Token::new(OperationKind::Timer, 0, 0), opcode::Timeout::new(&*self.timer).build()) };
     }
 
     /// Looks at every connection and listener whose time has come.

@@ -1,8 +1,8 @@
 //! One simulated file through time: what a reader sees, what stable storage holds, and the changes between the two.
 //!
 //! A change is stable only once a sync that was issued after it completes, or when it was written as synced. Changes
-//! covered by a failed sync stay *doomed*: a later successful sync does not save them (the kernel marks such pages
-//! clean), though a power loss may still find them on the device.
+//! covered by a failed sync stay *doomed*: a later successful sync of the same process does not save them (the kernel
+//! marks such pages clean), though a power loss may still find them on the device.
 
 use super::pages::Pages;
 use super::random::Random;
@@ -128,6 +128,11 @@ impl Content {
         for pending in &mut self.pending {
             pending.doomed |= pending.number < mark;
         }
+    }
+
+    /// A new process syncs in earnest what the one before failed to sync.
+    pub(super) fn forgive(&mut self) {
+        self.pending.iter_mut().for_each(|pending| pending.doomed = false);
     }
 
     /// What is found after a power loss.

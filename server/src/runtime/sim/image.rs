@@ -121,7 +121,7 @@ impl DiskImage {
         for directory in image.directories.values_mut() {
             directory.live = directory.stable.clone();
         }
-        image.forget_handles();
+        image.process_ended();
         image.drop_unreachable();
         image
     }
@@ -157,9 +157,14 @@ impl DiskImage {
         }
     }
 
-    /// The process that held files open is gone.
-    pub(super) fn forget_handles(&mut self) {
-        self.files.values_mut().for_each(|node| node.open = 0);
+    /// The process that held files open is gone, and what it failed to sync may be tried again by the next one: a
+    /// restart heals, or no name whose directory once failed to sync could ever be used again.
+    pub(super) fn process_ended(&mut self) {
+        for node in self.files.values_mut() {
+            node.open = 0;
+            node.content.forgive();
+        }
+        self.pending_names.iter_mut().for_each(|pending| pending.doomed = false);
     }
 
     pub(super) fn find_file(&self, path: &Path) -> io::Result<Inode> {

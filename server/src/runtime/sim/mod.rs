@@ -189,14 +189,14 @@ impl Sim {
                 _ => {}
             }
         }
-        image.forget_handles();
+        image.process_ended();
         image
     }
 
     /// A copy of the disk as readers see it now, all of it stable.
     pub fn disk_image(&self) -> DiskImage {
         let mut image = self.core.image.borrow().clone();
-        image.forget_handles();
+        image.process_ended();
         image.after_power_loss(Survival::Everything, 0)
     }
 

@@ -157,6 +157,27 @@ fn a_failed_sync_is_not_healed_by_the_next_one() {
 }
 
 #[test]
+fn a_new_process_can_sync_what_the_last_one_failed_to() {
+    let sim = Sim::on_disk(1, durable_file("/f", b"old"));
+    let platform = sim.platform();
+    let run = async {
+        let file = platform.disk().open(Path::new("/f"), OpenMode::ReadWrite, Caching::Buffered).await.unwrap();
+        file.write_at(0, buffer(b"new"), Durability::Later).await.0.unwrap();
+        sim.inject(Fault::eio(Operation::MAKING_DURABLE));
+        assert!(file.sync_data().await.is_err());
+    };
+    sim.run_until(run).unwrap();
+    let next = Sim::on_disk(2, sim.kill());
+    let platform = next.platform();
+    let run = async {
+        let file = platform.disk().open(Path::new("/f"), OpenMode::ReadWrite, Caching::Buffered).await.unwrap();
+        file.sync_data().await.unwrap();
+    };
+    next.run_until(run).unwrap();
+    assert_eq!(next.power_loss_image().after_power_loss(Survival::Nothing, 0).peek("/f").unwrap(), b"new");
+}
+
+#[test]
 fn the_power_goes_at_the_sync_point_asked_for() {
     let run = |cut| {
         let sim = Sim::on_disk(9, durable_file("/f", b"0"));

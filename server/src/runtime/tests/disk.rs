@@ -1,3 +1,5 @@
+//! Files of the ring disk and of the plain one keep to the promises of `Disk` and `DiskFile`.
+
 use super::super::buffer::AlignedBuffer;
 use super::super::platform::{Caching, Disk, DiskFile, Durability, OpenMode, Platform, Spawn};
 use super::super::shard::ShardContext;
@@ -160,4 +162,30 @@ fn many_operations_at_once_each_get_their_own_answer() {
             }
         }
     });
+}
+
+/// A measurement, not a check: `cargo test --release -p deltadb --lib -- --ignored --nocapture commit_latency`.
+#[test]
+#[ignore = "a measurement"]
+fn commit_latency() {
+    let directory = scratch();
+    let path = directory.path().join("file");
+    let (direct, mean_us) = on_shard(move |context: ShardContext| {
+        let path = path.clone();
+        async move {
+            const COMMITS: u64 = 2000;
+            let file = context.platform.disk().open(&path, OpenMode::CreateNew, Caching::Direct).await.unwrap();
+            file.write_zeros(0, COMMITS * 4096).await.unwrap();
+            file.sync_data().await.unwrap();
+            let mut buffer = filled(4096, 1);
+            let began = std::time::Instant::now();
+            for commit in 0..COMMITS {
+                let (written, back) = file.write_at(commit * 4096, buffer, Durability::Synced).await;
+                assert_eq!(written.unwrap(), 4096);
+                buffer = back;
+            }
+            (file.is_direct(), began.elapsed().as_micros() as f64 / COMMITS as f64)
+        }
+    });
+    println!("direct {direct}: {mean_us:.1} us a commit");
 }

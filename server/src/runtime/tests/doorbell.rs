@@ -1,3 +1,5 @@
+//! Shards that park and ring each other all the time: no wake-up may be lost.
+
 use super::super::net::{NetEvent, Service};
 use super::super::placement::Placement;
 use super::super::platform::Doorbell;

@@ -3,6 +3,8 @@
 mod disk;
 mod doorbell;
 mod net;
+mod spawn;
+mod tasks;
 
 use super::net::{ListenAddress, ListenerId, Net, NetEvent, Service};
 use super::placement::Placement;

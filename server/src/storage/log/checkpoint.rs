@@ -94,9 +94,10 @@ impl<P: Platform> LogStorage<P> {
         };
         if let Err(interrupt) = self.publish_manifest(false).await {
             marked.iter().for_each(|segment| segment.checkpointed.set(false));
-            let mut state = self.state.borrow_mut();
-            (state.checkpoint, state.checkpoint_damaged) = (previous, damaged);
-            drop(state);
+            {
+                let mut state = self.state.borrow_mut();
+                (state.checkpoint, state.checkpoint_damaged) = (previous, damaged);
+            }
             if interrupt == Interrupt::OutOfSpace {
                 // After any other failure the manifest may name it already.
                 let _ = remove_if_there(self.disk(), &path).await;

@@ -65,7 +65,7 @@ impl<P: Platform> LogStorage<P> {
 
     /// Makes the last frame of the open batch one that takes so many bytes more.
     fn make_frame(&self, records: usize, bytes: usize, holds_puts: bool) -> Result<(), Refusal> {
-        let mut state = self.state.borrow_mut();
+        let state = self.state.borrow();
         state.check_writable()?;
         if state.next_sequence + records as u64 > VERSION_MAX {
             return Err(Refusal::ReadOnly { reason: "all versions are used up".to_owned() });
@@ -238,8 +238,11 @@ impl<P: Platform> LogStorage<P> {
 
     /// Writes one frame durably behind the last one; returns its length. Failure poisons.
     pub(super) async fn write_frame(&self, frame: &mut FrameBuilder<FileOf<P>>) -> Result<u64, CommitError> {
-        self.advance_to(&frame.segment);
         let segment = frame.segment.clone();
+        if !self.state.borrow().lineage.iter().any(|one| Rc::ptr_eq(one, &segment)) {
+            return Err(self.fail_commit(format!("{} has ended already", segment.path.display())));
+        }
+        self.advance_to(&segment);
         let Some(file) = segment.file.get().cloned() else {
             return Err(self.fail_commit(format!("{} is not open", segment.path.display())));
         };
@@ -306,6 +309,8 @@ impl<P: Platform> LogStorage<P> {
     pub(super) fn pass_front(&self) {
         let Some(passed) = self.state.borrow_mut().lineage.pop_front() else { return };
         passed.state.set(SegmentState::Sealed);
+        // Its footer ends the tail, if nothing else does.
+        self.state.borrow_mut().tail_open = false;
         self.signals.prepare.notify();
         if let Some(this) = self.this.upgrade() {
             let job = async move {

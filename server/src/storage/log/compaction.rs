@@ -36,7 +36,8 @@ impl<P: Platform> LogStorage<P> {
             if self.checkpoint_due() || self.checkpoint_would_help() {
                 self.write_checkpoint().await?;
             }
-            let victims = self.choose_victims();
+            let room = self.room_for_output().await?;
+            let victims = self.choose_victims(room);
             if victims.is_empty() {
                 return Ok(());
             }
@@ -62,17 +63,25 @@ impl<P: Platform> LogStorage<P> {
         })
     }
 
+    /// Record bytes that a new segment may take: on a full disk, what is left of it or in the last spare.
+    async fn room_for_output(&self) -> Result<u64, Interrupt> {
+        let spare_bytes = {
+            let state = self.state.borrow();
+            if !state.out_of_space {
+                return Ok(self.sizes.segment_bytes_max);
+            }
+            state.spare.as_ref().map_or(0, |spare| spare.bytes)
+        };
+        let room = spare_bytes.max(self.space_available().await?).min(self.sizes.segment_bytes_max);
+        Ok(room.saturating_sub(SEGMENT_OVERHEAD_BYTES))
+    }
+
     /// The segments to rewrite next, into one; none when nothing is worth it.
-    fn choose_victims(&self) -> Vec<SegmentOf<P>> {
+    fn choose_victims(&self, room: u64) -> Vec<SegmentOf<P>> {
         let state = self.state.borrow();
         let mut eligible: Vec<_> = state.segments.iter().filter(|one| is_finished(one)).cloned().collect();
         eligible.retain(|segment| is_covered(&state, segment) && !segment.damaged.get());
         eligible.sort_by_key(|segment| segment.number());
-        let room = match &state.spare {
-            Some(spare) if state.out_of_space => spare.bytes.saturating_sub(SEGMENT_OVERHEAD_BYTES),
-            None if state.out_of_space => 0,
-            _ => self.sizes.segment_bytes_max,
-        };
         let weight = |segment: &SegmentOf<P>| kept_bytes(&state, segment);
         let fits = |segment: &&SegmentOf<P>| weight(segment) <= room;
         let key_id = state.keyring.active().id();
@@ -100,23 +109,22 @@ impl<P: Platform> LogStorage<P> {
     }
 
     async fn compact(&self, victims: &[SegmentOf<P>]) -> Result<(), Interrupt> {
-        let needs_output = victims.iter().any(|victim| kept_bytes(&self.state.borrow(), victim) > 0);
-        let mut writer = if needs_output { Some(self.begin_compacted().await?) } else { None };
-        self.settle().await?;
+        let kept: u64 = victims.iter().map(|victim| kept_bytes(&self.state.borrow(), victim)).sum();
+        let mut writer = match kept {
+            0 => None,
+            kept => Some(self.begin_compacted(kept + kept / 1024 + SEGMENT_OVERHEAD_BYTES).await?),
+        };
+        let mut result = self.settle().await;
         let numbers: Vec<u32> = victims.iter().map(|victim| victim.number()).collect();
         let oldest_other = self.state.borrow().oldest_listed_except(&numbers);
         let mut moved = Vec::new();
-        let mut result = Ok(());
         for victim in victims {
-            result = self.move_records(victim, oldest_other, &mut writer, &mut moved).await;
-            if result.is_err() {
-                break;
+            if result.is_ok() {
+                result = self.move_records(victim, oldest_other, &mut writer, &mut moved).await;
             }
         }
         let output = match (writer, result) {
-            (Some(writer), Ok(())) if writer.length() > SEGMENT_HEADER_BYTES as u64 => {
-                Some(writer.finish(self).await?)
-            }
+            (Some(writer), Ok(())) if writer.length() > SEGMENT_HEADER_BYTES as u64 => Some(writer.finish(self).await?),
             (writer, result) => {
                 if let Some(writer) = writer {
                     writer.abandon(self);
@@ -174,12 +182,14 @@ impl<P: Platform> LogStorage<P> {
             }
             let mut at = None;
             while let Some(record) = scanner.record_at(at) {
-                let (place, next, header, content) = match record {
+                let record = match record {
                     Ok(record) => record,
                     Err((offset, error)) => return self.give_up_on(victim, offset, &error.to_string()),
                 };
-                at = Some(next);
-                let from = Place { slot: victim.slot, offset: place as u32, length: header.record_bytes() as u32 };
+                at = record.next();
+                let (header, content) = (record.header, record.content);
+                let length = header.record_bytes() as u32;
+                let from = Place { slot: victim.slot, offset: record.place as u32, length };
                 self.move_record(from, &header, content, oldest_other, writer, moved).await?;
                 self.platform.spawn().yield_if_due().await;
             }
@@ -199,9 +209,7 @@ impl<P: Platform> LogStorage<P> {
         let needed = match header.kind {
             RecordKind::Put => found.is_some_and(|(_, found)| found.place == from),
             // Once the entity lives again, its newer version says as much.
-            RecordKind::Tombstone => {
-                found.is_none() && content.tombstone_number().unwrap_or(u32::MAX) >= oldest_other
-            }
+            RecordKind::Tombstone => found.is_none() && content.tombstone_number().unwrap_or(u32::MAX) >= oldest_other,
         };
         if !needed {
             return Ok(());

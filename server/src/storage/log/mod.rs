@@ -17,6 +17,7 @@ mod compaction;
 mod device;
 mod format;
 mod index;
+mod live;
 mod manifest;
 mod prepare;
 mod read;
@@ -30,9 +31,14 @@ mod signal;
 mod state;
 mod tasks;
 
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use format::{FormatError, LogIdentity};
-pub use rewrite::{RewriteOptions, rewrite_generation};
+pub use live::{LiveRecord, WalkError};
+pub use rewrite::{RewriteError, RewriteOptions, RewriteReport, remove_generation, rewrite_generation};
 pub use state::LogStorage;
 
 use crate::crypto::keyring::{DataKeyId, Keyring};
@@ -45,8 +51,10 @@ use std::sync::Arc;
 /// How to open one shard's log.
 #[derive(Clone)]
 pub struct LogOptions {
-    /// `shards/<generation>/<shard>`; made if it is not there.
+    /// `shards/<generation>/<shard>`.
     pub directory: PathBuf,
+    /// The store is being made: a shard without any file is a new one. Otherwise it is a lost one.
+    pub create: bool,
     /// Which shard it must be.
     pub identity: LogIdentity,
     /// The data keys.
@@ -178,8 +186,6 @@ pub struct OpenReport {
     pub bytes_walked: u64,
     /// Live entities.
     pub entities: u64,
-    /// Files that no manifest named, removed.
-    pub leftovers_removed: u64,
     /// What is damaged, as far as it did not keep the shard from opening.
     pub damage: Vec<Damage>,
     /// With `--salvage`: entities that were known but are lost.

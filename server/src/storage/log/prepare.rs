@@ -80,6 +80,7 @@ impl<P: Platform> LogStorage<P> {
         let gives_up_spare = segment.state.get() == SegmentState::OutOfSpace && segment.last_spare.get();
         let spare = if gives_up_spare { self.state.borrow_mut().spare.take() } else { None };
         if let Some(spare) = spare {
+            segment.state.set(SegmentState::Planned);
             // What is bound to it already must fit; if not, it is extended or refused.
             let needed = segment.written.get() + segment.bound.get() + BLOCK_BYTES_MAX as u64;
             segment.capacity.set(spare.bytes.max(needed));
@@ -168,12 +169,12 @@ impl<P: Platform> LogStorage<P> {
         let opened = self.disk().open(&path, OpenMode::ReadWrite, Caching::Direct).await;
         let file = opened.map_err(|error| self.interrupt("opening a retired segment", &error))?;
         let size = size - size % BLOCK_BYTES_MAX as u64;
-        if size < bytes {
-            if let Err(interrupt) = self.extend(&file, size, bytes).await {
-                drop(file);
-                let _ = remove_if_there(self.disk(), &path).await;
-                return Err(interrupt);
-            }
+        if size < bytes
+            && let Err(interrupt) = self.extend(&file, size, bytes).await
+        {
+            drop(file);
+            let _ = remove_if_there(self.disk(), &path).await;
+            return Err(interrupt);
         }
         Ok(Some(Blank { path, file, bytes: size.max(bytes) }))
     }
@@ -186,9 +187,13 @@ impl<P: Platform> LogStorage<P> {
     }
 
     async fn check_space(&self, bytes: u64) -> Result<(), Interrupt> {
-        let available = self.disk().space_available(&self.directory).await;
-        let available = available.map_err(|error| self.interrupt("asking for free space", &error))?;
+        let available = self.space_available().await?;
         if available < bytes + self.sizes.space_kept_bytes { Err(Interrupt::OutOfSpace) } else { Ok(()) }
+    }
+
+    pub(super) async fn space_available(&self) -> Result<u64, Interrupt> {
+        let available = self.disk().space_available(&self.directory).await;
+        available.map_err(|error| self.interrupt("asking for free space", &error))
     }
 
     /// Makes a blank file a planned segment's own: header, name, listing.
@@ -229,11 +234,11 @@ impl<P: Platform> LogStorage<P> {
         if size < capacity {
             self.extend(file, size, capacity).await?;
         }
-        if !segment.listed.replace(true) {
-            if let Err(interrupt) = self.publish_manifest(false).await {
-                segment.listed.set(false);
-                return Err(interrupt);
-            }
+        if !segment.listed.replace(true)
+            && let Err(interrupt) = self.publish_manifest(false).await
+        {
+            segment.listed.set(false);
+            return Err(interrupt);
         }
         // Otherwise an append asked for more meanwhile, and the next round extends it.
         if segment.capacity.get() <= size.max(capacity) {

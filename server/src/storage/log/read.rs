@@ -90,8 +90,7 @@ fn check_record<F>(
     if length != found.place.length as usize {
         return Err("the file ends within it".to_owned());
     }
-    let (header, content) =
-        open_record(record, &segment.key, &segment.binding).map_err(|error| error.to_string())?;
+    let (header, content) = open_record(record, &segment.key, &segment.binding).map_err(|error| error.to_string())?;
     if content.entity != entity {
         return Err("it holds another entity".to_owned());
     }

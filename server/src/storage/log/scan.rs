@@ -4,9 +4,9 @@
 
 use super::device::read_whole_range;
 use super::format::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameProblem, FrameTags, parse_frame, verify_frame};
+use super::format::record::{RecordContent, RecordHeader, open_record};
 use super::format::segment::{FOOTER_MAGIC, SEGMENT_HEADER_BYTES, SegmentFooter};
 use super::format::{BLOCK_BYTES_MAX, FormatError, NONCE_BYTES};
-use super::format::record::{RecordContent, RecordHeader, open_record};
 use super::segment::Segment;
 use crate::runtime::buffer::AlignedBuffer;
 use crate::runtime::platform::DiskFile;
@@ -23,6 +23,23 @@ pub enum Step {
     Invalid(FrameProblem),
     /// The limit is reached.
     End,
+}
+
+/// One record of a frame.
+pub struct OpenedRecord<'a> {
+    /// Its offset in the segment.
+    pub place: u64,
+    /// Its clear header.
+    pub header: RecordHeader,
+    /// What it holds.
+    pub content: RecordContent<'a>,
+}
+
+impl OpenedRecord<'_> {
+    /// Where the next one begins.
+    pub fn next(&self) -> Option<u64> {
+        Some(self.place + self.header.record_bytes() as u64)
+    }
 }
 
 /// Walks one segment.
@@ -109,7 +126,11 @@ impl<'a, F: DiskFile> Scanner<'a, F> {
             return Ok(Step::End);
         }
         self.window.fill(&self.file, self.offset, self.block(), self.limit).await?;
-        let head = self.window.bytes(self.offset, self.block());
+        let block = self.block();
+        let head = self.window.bytes(self.offset, block);
+        if head.len() < block {
+            return Ok(Step::Invalid(FrameProblem::Torn));
+        }
         if head.starts_with(FOOTER_MAGIC) {
             let (id, key, binding) = (&self.segment.header.id, &self.segment.key, &self.segment.binding);
             return Ok(match SegmentFooter::open(head, self.offset, id, key, binding) {
@@ -178,12 +199,9 @@ impl<'a, F: DiskFile> Scanner<'a, F> {
         Ok(())
     }
 
-    /// One record of the frame handed out last, by its offset in the segment; what follows in it. Lets a caller that
-    /// must yield take the records one by one: begin with `None`, go on with what is returned.
-    pub fn record_at(
-        &mut self,
-        place: Option<u64>,
-    ) -> Option<Result<(u64, u64, RecordHeader, RecordContent<'_>), (u64, FormatError)>> {
+    /// One record of the frame handed out last. Lets a caller that must yield take the records one by one: begin with
+    /// `None`, go on with [`OpenedRecord::next`].
+    pub fn record_at(&mut self, place: Option<u64>) -> Option<Result<OpenedRecord<'_>, (u64, FormatError)>> {
         let (offset, length) = self.frame;
         let place = place.unwrap_or(offset + FRAME_HEADER_BYTES as u64);
         if place >= offset + length as u64 {
@@ -191,7 +209,7 @@ impl<'a, F: DiskFile> Scanner<'a, F> {
         }
         let record = self.window.bytes(place, (offset + length as u64 - place) as usize);
         Some(match open_record(record, &self.segment.key, &self.segment.binding) {
-            Ok((header, content)) => Ok((place, place + header.record_bytes() as u64, header, content)),
+            Ok((header, content)) => Ok(OpenedRecord { place, header, content }),
             Err(error) => Err((place, error)),
         })
     }

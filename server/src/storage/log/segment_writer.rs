@@ -25,17 +25,16 @@ pub struct SegmentWriter<P: Platform> {
     frame: Option<FrameBuilder<FileOf<P>>>,
     memory: Option<FrameMemory>,
     chain: (u64, Tag),
-    /// Bytes the file must not outgrow, when it is the last spare.
-    pub limit_bytes: Option<u64>,
 }
 
 impl<P: Platform> LogStorage<P> {
-    /// Gives a compacted segment its number and its file; on a full disk that is the last spare.
-    pub(super) async fn begin_compacted(&self) -> Result<SegmentWriter<P>, Interrupt> {
+    /// Gives a compacted segment of about so many bytes its number and its file; on a full disk that is the last
+    /// spare.
+    pub(super) async fn begin_compacted(&self, bytes: u64) -> Result<SegmentWriter<P>, Interrupt> {
         let segment = self.new_segment(SegmentKind::Compacted, 0);
-        let begun = self.begin_file(&segment).await;
+        let begun = self.begin_file(&segment, bytes).await;
         match begun {
-            Ok(limit_bytes) => Ok(SegmentWriter { segment, frame: None, memory: None, chain: (0, [0; 16]), limit_bytes }),
+            Ok(()) => Ok(SegmentWriter { segment, frame: None, memory: None, chain: (0, [0; 16]) }),
             Err(interrupt) => {
                 self.forget_segment(&segment);
                 Err(interrupt)
@@ -43,10 +42,9 @@ impl<P: Platform> LogStorage<P> {
         }
     }
 
-    async fn begin_file(&self, segment: &SegmentOf<P>) -> Result<Option<u64>, Interrupt> {
-        let full = self.state.borrow().out_of_space;
+    async fn begin_file(&self, segment: &SegmentOf<P>, bytes: u64) -> Result<(), Interrupt> {
+        let full = self.space_available().await? < bytes;
         let spare = if full { self.state.borrow_mut().spare.take() } else { None };
-        let limit = spare.as_ref().map(|spare| spare.bytes);
         let blank = match spare {
             Some(spare) => spare,
             None => {
@@ -64,7 +62,7 @@ impl<P: Platform> LogStorage<P> {
         }
         segment.block_bytes.set(block);
         let _ = segment.file.set(blank.file);
-        Ok(limit)
+        Ok(())
     }
 }
 
@@ -137,8 +135,14 @@ impl<P: Platform> SegmentWriter<P> {
 
     /// Writes the rest and the footer, and makes all of it durable.
     pub async fn finish(mut self, storage: &LogStorage<P>) -> Result<SegmentOf<P>, Interrupt> {
-        self.flush(storage).await?;
-        storage.write_footer(&self.segment, Durability::Later).await?;
+        let mut finished = self.flush(storage).await;
+        if finished.is_ok() {
+            finished = storage.write_footer(&self.segment, Durability::Later).await;
+        }
+        if let Err(interrupt) = finished {
+            self.abandon(storage);
+            return Err(interrupt);
+        }
         self.segment.state.set(SegmentState::Sealed);
         Ok(self.segment)
     }
@@ -157,8 +161,13 @@ impl<P: Platform> LogStorage<P> {
         let block = segment.block_bytes.get();
         let offset = segment.written.get();
         let (last_frame, last_tag) = segment.last_frame.get();
-        let footer =
-            SegmentFooter { offset, frames: segment.frames.get(), records: segment.records.get(), last_frame, last_tag };
+        let footer = SegmentFooter {
+            offset,
+            frames: segment.frames.get(),
+            records: segment.records.get(),
+            last_frame,
+            last_tag,
+        };
         let mut buffer = AlignedBuffer::zeroed(block);
         let sealed = footer.seal(&segment.header.id, &segment.key, &segment.binding, self.nonce(), &mut buffer);
         if let Err(error) = sealed {

@@ -6,8 +6,8 @@ use super::segment::SegmentState;
 use super::state::{LogStorage, Mode, SegmentOf};
 use crate::crypto::keyring::Keyring;
 use crate::runtime::platform::{Caching, Disk, DiskFile, Durability, OpenMode, Platform};
-use crate::storage::CommitError;
 use crate::runtime::publish::remove_if_there;
+use crate::storage::CommitError;
 use std::sync::Arc;
 
 impl<P: Platform> LogStorage<P> {
@@ -69,6 +69,7 @@ impl<P: Platform> LogStorage<P> {
                 let passed = self.state.borrow_mut().lineage.pop_front();
                 if let Some(passed) = passed {
                     passed.state.set(SegmentState::Sealed);
+                    self.state.borrow_mut().tail_open = false;
                     self.seal_segment(&passed).await.map_err(|interrupt| self.commit_error(interrupt))?;
                 }
                 continue;
@@ -110,7 +111,7 @@ impl<P: Platform> LogStorage<P> {
             let ended = |segment: &&SegmentOf<P>| segment.end.get().is_some();
             let (mut unsealed, mut unused) = (Vec::new(), Vec::new());
             for segment in state.segments.iter().filter(|segment| !ended(segment)) {
-                let written = segment.written.get() > SEGMENT_HEADER_BYTES as u64;
+                let written = segment.listed.get() && segment.written.get() > SEGMENT_HEADER_BYTES as u64;
                 if written { unsealed.push(segment.clone()) } else { unused.push(segment.clone()) }
             }
             (unsealed, unused)

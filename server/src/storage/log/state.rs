@@ -201,11 +201,6 @@ impl<P: Platform> State<P> {
         self.open.frames.is_empty() && !self.commit_in_flight
     }
 
-    /// Whether the segment is the one now written.
-    pub fn is_active(&self, segment: &SegmentOf<P>) -> bool {
-        self.lineage.front().is_some_and(|active| Rc::ptr_eq(active, segment))
-    }
-
     /// Number of the oldest listed segment other than those given.
     pub fn oldest_listed_except(&self, except: &[u32]) -> u32 {
         let numbers = self.segments.iter().filter(|segment| segment.listed.get()).map(|segment| segment.number());

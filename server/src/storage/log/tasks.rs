@@ -4,8 +4,9 @@
 use super::batch::{FrameBuilder, FrameMemory};
 use super::format::BLOCK_BYTES_MAX;
 use super::manifest::Interrupt;
+use super::segment::SegmentState;
 use super::signal::Signal;
-use super::state::{LogStorage, Signals};
+use super::state::{LogStorage, SegmentOf, Signals};
 use crate::runtime::platform::{Clock, Platform, Spawn, TaskClass};
 use std::future::Future;
 use std::rc::{Rc, Weak};
@@ -91,7 +92,8 @@ impl<P: Platform> LogStorage<P> {
         let Some(_guard) = self.commit_lock.try_lock() else { return };
         let (segment, memory, first_sequence) = {
             let mut state = self.state.borrow_mut();
-            let Some(segment) = state.lineage.front().cloned().filter(|_| state.tail_open) else { return };
+            let ready = |segment: &SegmentOf<P>| state.tail_open && segment.state.get() == SegmentState::Ready;
+            let Some(segment) = state.lineage.front().filter(|segment| ready(segment)).cloned() else { return };
             if segment.room() < BLOCK_BYTES_MAX as u64 {
                 state.tail_open = false;
                 let unbound = segment.bound.get() == 0;

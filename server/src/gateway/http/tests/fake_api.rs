@@ -150,7 +150,7 @@ impl FakeApi {
                 Outcome::TemplateChanged { created: false }
             }
             Command::SchemaList => Outcome::Templates(self.templates.borrow().keys().cloned().collect()),
-            Command::Stats => Outcome::Stats("{\"entities\":1}".into()),
+            Command::Stats => Outcome::Stats(crate::metrics::stats_json(&self.metrics, serde_json::json!({}))),
             Command::RotateKey => Outcome::KeyRotated { key_id: "00ff".into() },
             Command::MultiGet { .. } | Command::Ping => Outcome::Pong,
         })

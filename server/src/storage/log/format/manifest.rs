@@ -16,7 +16,9 @@
 //! | 108 | 4 | zero |
 //! | 112 | body length | sealed rkyv archive of [`Manifest`] |
 
-use super::{FORMAT_VERSION, FileId, FormatError, LogIdentity, NONCE_BYTES, Reader, SALT_BYTES, TAG_BYTES, Tag, Writer};
+use super::{
+    FORMAT_VERSION, FileId, FormatError, LogIdentity, NONCE_BYTES, Reader, SALT_BYTES, TAG_BYTES, Tag, Writer,
+};
 use crate::crypto::keyring::DataKeyId;
 use crate::crypto::seal::SealingKey;
 use rkyv::util::AlignedVec;
@@ -163,8 +165,7 @@ impl Manifest {
         writer.put(&nonce);
         let (head, sealed) = file.split_at_mut(HEADER_BYTES);
         sealed.copy_from_slice(&body);
-        let tag =
-            key.seal_in_place(&nonce, &head[..CLEAR_BYTES], sealed).map_err(|_| FormatError::NotAuthentic)?;
+        let tag = key.seal_in_place(&nonce, &head[..CLEAR_BYTES], sealed).map_err(|_| FormatError::NotAuthentic)?;
         head[CLEAR_BYTES..CLEAR_BYTES + TAG_BYTES].copy_from_slice(&tag);
         Ok(file)
     }

@@ -27,7 +27,7 @@ const NAMES_BYTES: usize = 4;
 /// Bytes of a tombstone's document.
 pub const TOMBSTONE_BYTES: usize = 4;
 
-const _: () = assert!(SCHEMA_ID_BYTES_MAX <= u16::MAX as usize && ENTITY_KEY_BYTES_MAX <= u16::MAX as usize);
+const _: () = assert!(SCHEMA_ID_BYTES_MAX + ENTITY_KEY_BYTES_MAX <= u16::MAX as usize);
 
 /// What a record says of its entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

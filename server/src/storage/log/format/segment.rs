@@ -138,9 +138,8 @@ impl SegmentHeader {
 
     /// Verifies the tag over a header just parsed.
     pub fn verify(block: &[u8], key: &SealingKey) -> Result<(), FormatError> {
-        let (clear, mut reader) = block.split_at_checked(HEADER_TAG_AT).map_or((block, Reader(&[])), |(clear, rest)| {
-            (clear, Reader(rest))
-        });
+        let (clear, mut reader) =
+            block.split_at_checked(HEADER_TAG_AT).map_or((block, Reader(&[])), |(clear, rest)| (clear, Reader(rest)));
         let tag = reader.take::<TAG_BYTES>()?;
         let nonce = clear.last_chunk::<NONCE_BYTES>().ok_or(FormatError::Truncated)?;
         key.open_in_place(nonce, clear, &mut [], &tag).map_err(|_| FormatError::NotAuthentic)?;

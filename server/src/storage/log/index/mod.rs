@@ -179,11 +179,7 @@ impl Index {
     /// Visits entries, schema by schema and in key order within each, until the visitor breaks or all were seen; the
     /// next call goes on behind the last one visited. Returns whether all were seen. Every entry that is there
     /// throughout is visited exactly once, whatever changes between calls.
-    pub fn walk(
-        &self,
-        cursor: &mut WalkCursor,
-        mut visit: impl FnMut(&str, &Entry) -> ControlFlow<()>,
-    ) -> bool {
+    pub fn walk(&self, cursor: &mut WalkCursor, mut visit: impl FnMut(&str, &Entry) -> ControlFlow<()>) -> bool {
         while let Some(schema) = self.schemas.get(cursor.schema) {
             if let Some(schema) = schema {
                 let after = cursor.after.take();
@@ -266,7 +262,7 @@ impl Index {
         let hash = self.hash(EntityRef { schema: &target.name, key });
         let id = self.insert(hash, schema, key, version, place);
         if let Some(target) = &mut self.schemas[schema as usize] {
-            target.order.push(id);
+            target.order.push(&self.slab, id);
             target.entities += 1;
         }
         self.entities += 1;
@@ -467,11 +463,10 @@ impl Index {
             ids[self.slab.get(bucket.id).schema as usize].push(bucket.id);
         }
         let slab = &self.slab;
-        for (schema, mut ids) in self.schemas.iter_mut().zip(ids) {
-            ids.sort_unstable_by(|one, other| slab.get(*one).key.cmp(&slab.get(*other).key));
+        for (schema, ids) in self.schemas.iter_mut().zip(ids) {
             if let Some(schema) = schema {
                 debug_assert!(schema.order.is_empty());
-                ids.into_iter().for_each(|id| schema.order.push(id));
+                schema.order.fill(slab, ids);
             }
         }
     }
@@ -494,5 +489,5 @@ fn spread(bits: u32) -> u64 {
     u64::from(bits) << 32 | u64::from(bits)
 }
 
-
-
+#[cfg(test)]
+mod tests;

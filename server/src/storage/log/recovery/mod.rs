@@ -8,7 +8,7 @@ mod replay;
 mod sources;
 
 use super::format::manifest::{MANIFEST_NAME, Manifest, SegmentEnd};
-use super::format::segment::SegmentKind;
+use super::format::segment::{SEGMENT_HEADER_BYTES, SegmentKind};
 use super::segment::{SLOT_MISSING, SegmentState, checkpoint_path};
 use super::signal::Lock;
 use super::state::{LogStorage, Mode, Position, SegmentOf, Signals, State};
@@ -24,10 +24,18 @@ use std::rc::Rc;
 pub enum Access {
     /// Everything.
     Write,
+    /// The same, but nothing goes on in the background (a generation being rewritten).
+    Import,
     /// Nothing is written; damage refuses.
     Read,
     /// Nothing is written; damage is noted.
     Salvage,
+}
+
+impl Access {
+    fn writes(self) -> bool {
+        matches!(self, Access::Write | Access::Import)
+    }
 }
 
 /// A shard on its way back.
@@ -63,11 +71,11 @@ impl<P: Platform> LogStorage<P> {
         let Recovery { mut state, mut report, manifest, .. } = recovery;
         report.entities = state.index.len();
         state.mode = match access {
-            Access::Write => Mode::Writable,
+            Access::Write | Access::Import => Mode::Writable,
             Access::Read => Mode::ReadOnly("it was opened for reading only"),
             Access::Salvage => Mode::ReadOnly("it was started with --salvage; restart without it to write"),
         };
-        let publishes = access == Access::Write && !manifest.clean;
+        let publishes = access.writes() && !manifest.clean;
         let this = Rc::new_cyclic(|this| Self {
             directory: options.directory.clone(),
             identity: options.identity,
@@ -85,12 +93,14 @@ impl<P: Platform> LogStorage<P> {
             this: this.clone(),
             platform: platform.clone(),
         });
-        if access == Access::Write {
+        if access.writes() {
             // A failure poisons: what was recovered is served, and the reason is told.
             let published = if publishes { this.publish_manifest(false).await } else { Ok(()) };
             if published.is_ok() {
                 this.remove_leftovers().await?;
             }
+        }
+        if access == Access::Write {
             this.start_tasks();
         }
         this.update_gauges();
@@ -134,7 +144,7 @@ impl<'a, P: Platform> Recovery<'a, P> {
 
     async fn make_directory(&self) -> Result<(), OpenError> {
         let directory = &self.options.directory;
-        if self.access != Access::Write || self.platform.disk().read_dir(directory).await.is_ok() {
+        if !self.access.writes() || !self.options.create || self.platform.disk().read_dir(directory).await.is_ok() {
             return Ok(());
         }
         let disk = self.platform.disk();
@@ -181,7 +191,7 @@ impl<'a, P: Platform> Recovery<'a, P> {
             let bytes = self.manifest.segment_bytes_next;
             state.segment_bytes_next = bytes.clamp(sizes.segment_bytes_first, sizes.segment_bytes_max);
         }
-        if self.access == Access::Write {
+        if self.access.writes() {
             self.end_segments();
         }
         Ok(())
@@ -192,7 +202,7 @@ impl<'a, P: Platform> Recovery<'a, P> {
         let open: Vec<SegmentOf<P>> =
             self.state.segments.iter().filter(|segment| segment.end.get().is_none()).cloned().collect();
         for segment in open {
-            if segment.frames.get() == 0 {
+            if segment.written.get() <= SEGMENT_HEADER_BYTES as u64 {
                 self.state.segments.remove(segment.slot);
                 continue;
             }
@@ -226,7 +236,7 @@ impl<'a, P: Platform> Recovery<'a, P> {
         let manifest = self.options.directory.join(MANIFEST_NAME);
         let probe = self.options.directory.join("probe.tmp");
         let mut file = disk.open(&manifest, OpenMode::Read, Caching::Direct).await;
-        if file.is_err() && self.access == Access::Write {
+        if file.is_err() && self.access.writes() {
             file = disk.open(&probe, OpenMode::CreateNew, Caching::Direct).await;
             let _ = remove_if_there(disk, &probe).await;
         }

@@ -3,11 +3,11 @@
 use super::Recovery;
 use crate::runtime::platform::Platform;
 use crate::storage::log::format::FormatError;
+use crate::storage::log::format::Tag;
 use crate::storage::log::format::frame::{FrameHeader, FrameProblem};
 use crate::storage::log::format::manifest::SegmentEnd;
 use crate::storage::log::format::record::{RecordContent, RecordHeader, RecordKind};
 use crate::storage::log::format::segment::{SegmentFooter, SegmentKind};
-use crate::storage::log::format::Tag;
 use crate::storage::log::index::{Place, Replayed};
 use crate::storage::log::scan::{Scanner, Step, Window};
 use crate::storage::log::segment::Segment;
@@ -49,7 +49,8 @@ impl<P: Platform> Recovery<'_, P> {
         let mut covered = Vec::new();
         for segment in self.segments_of(SegmentKind::Commit) {
             let number = segment.number();
-            let at_end = segment.end.get().is_some_and(|end| number == position.segment && end.offset <= position.offset);
+            let at_end =
+                segment.end.get().is_some_and(|end| number == position.segment && end.offset <= position.offset);
             if number < position.segment || at_end {
                 if segment.end.get().is_none() {
                     self.damage(&segment.path, 0, "the manifest lacks its end, though a checkpoint covers it")?;
@@ -113,6 +114,9 @@ impl<P: Platform> Recovery<'_, P> {
             Some(end) => end.offset,
             None => segment.capacity.get(),
         };
+        if from > 0 && end.is_none() {
+            segment.last_frame.set((chain.number, chain.tag));
+        }
         let mut scanner = Scanner::new(segment, file, from, limit, window);
         let begin = scanner.offset();
         loop {

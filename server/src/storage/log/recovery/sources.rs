@@ -6,19 +6,17 @@ use crate::crypto::seal::{Purpose, SealingKey};
 use crate::limits::VERSION_MAX;
 use crate::runtime::buffer::AlignedBuffer;
 use crate::runtime::platform::{Caching, Disk, DiskFile, OpenMode, Platform};
+use crate::runtime::publish::read_whole;
 use crate::storage::log::checkpoint::{CheckpointSink, load_checkpoint};
 use crate::storage::log::device::read_whole_range;
-use crate::storage::log::format::checkpoint::{ArchivedCheckpointChunk, ArchivedCheckpointTail};
-use crate::storage::log::format::manifest::{
-    MANIFEST_BYTES_MAX, MANIFEST_NAME, Manifest, ManifestHeader, SegmentRef,
-};
-use crate::storage::log::format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind};
 use crate::storage::log::format::FormatError;
+use crate::storage::log::format::checkpoint::{ArchivedCheckpointChunk, ArchivedCheckpointTail};
+use crate::storage::log::format::manifest::{MANIFEST_BYTES_MAX, MANIFEST_NAME, Manifest, ManifestHeader, SegmentRef};
+use crate::storage::log::format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind};
 use crate::storage::log::index::{Index, Place};
 use crate::storage::log::segment::{SLOT_MISSING, Segment, SegmentTable, Tombstones, checkpoint_path, segment_path};
 use crate::storage::log::state::FileOf;
 use crate::storage::log::{Damage, OpenError};
-use crate::runtime::publish::read_whole;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -32,10 +30,10 @@ impl<P: Platform> Recovery<'_, P> {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let leftover = self.segment_names().await?;
-                if leftover.is_empty() {
+                if leftover.is_empty() && self.options.create {
                     return Ok(false);
                 }
-                self.damage(&path, 0, "it is missing, though there are segments")?;
+                self.damage(&path, 0, "it is missing, and with it what the shard held")?;
                 return self.list_what_is_there(leftover).await;
             }
             Err(source) => return Err(io_error("read", &path)(source)),
@@ -77,8 +75,7 @@ impl<P: Platform> Recovery<'_, P> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             names => names.map_err(io_error("list", directory))?,
         };
-        let mut numbers: Vec<u32> =
-            names.iter().filter_map(|name| name.strip_suffix(".seg")?.parse().ok()).collect();
+        let mut numbers: Vec<u32> = names.iter().filter_map(|name| name.strip_suffix(".seg")?.parse().ok()).collect();
         numbers.sort_unstable();
         Ok(numbers)
     }
@@ -120,9 +117,8 @@ impl<P: Platform> Recovery<'_, P> {
 
     async fn open_segment(&mut self, reference: &SegmentRef) -> Result<Segment<FileOf<P>>, OpenError> {
         let path = segment_path(&self.options.directory, reference.number);
-        let damaged = |reason: &str| {
-            OpenError::Damaged(Damage { file: path.clone(), offset: 0, reason: reason.to_owned() })
-        };
+        let damaged =
+            |reason: &str| OpenError::Damaged(Damage { file: path.clone(), offset: 0, reason: reason.to_owned() });
         let (header, file) = match self.read_header(&path).await {
             Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 return Err(damaged("it is listed in the manifest, but missing"));

@@ -1,0 +1,195 @@
+//! Checkpoints, compaction, tombstones, reuse, key rotation.
+
+use super::*;
+use crate::crypto::keyring::DataKeyId;
+
+fn checkpoint(fixture: &Fixture, log: &TestLog) {
+    log.state.borrow_mut().checkpoint_forced = true;
+    log.signals.maintain.notify();
+    fixture.settle();
+}
+
+fn fill(fixture: &mut Fixture, log: &TestLog, prefix: &str, count: usize) {
+    let body = vec![b'1'; 1500];
+    for number in 0..count {
+        fixture.put(log, "s", &format!("{prefix}{number:03}"), &body);
+    }
+}
+
+#[test]
+fn a_checkpoint_replaces_the_replay_and_what_came_after_it_is_replayed() {
+    let mut fixture = Fixture::new();
+    let log = fixture.open();
+    fill(&mut fixture, &log, "k", 60);
+    checkpoint(&fixture, &log);
+    assert_eq!(log.metrics.shards[0].checkpoints.value(), 1);
+    fixture.put(&log, "s", "late", b"1");
+    fixture.delete(&log, "s", "k001");
+    drop(log);
+    fixture.power_failure();
+    let log = fixture.open();
+    let report = log.open_report();
+    assert_eq!(report.checkpoint_entities, 60);
+    assert!(report.records_replayed <= 2, "{report:?}");
+    fixture.check(&log);
+}
+
+#[test]
+fn writes_during_the_walk_are_in_the_checkpoint_or_in_the_replay() {
+    let mut fixture = Fixture::new();
+    let log = fixture.open();
+    for number in 0..700 {
+        fixture.put(&log, "s", &format!("k{number:03}"), b"1");
+    }
+    log.state.borrow_mut().checkpoint_forced = true;
+    log.signals.maintain.notify();
+    for number in 0..120 {
+        fixture.put(&log, "s", &format!("k{:03}", number * 5), b"2");
+        fixture.delete(&log, "s", &format!("k{:03}", 699 - number * 5));
+        fixture.put(&log, "s", &format!("a{number}"), b"3");
+    }
+    fixture.settle();
+    assert_eq!(log.metrics.shards[0].checkpoints.value(), 1);
+    drop(log);
+    fixture.power_failure();
+    let log = fixture.open();
+    assert!(log.open_report().checkpoint_entities > 0);
+    fixture.check(&log);
+}
+
+#[test]
+fn half_dead_segments_are_rewritten_and_their_files_reused() {
+    let mut fixture = Fixture::new();
+    let log = fixture.open();
+    fill(&mut fixture, &log, "k", 120);
+    let before = log.status().segment_bytes;
+    for number in (0..120).filter(|number| number % 4 != 0) {
+        fixture.put(&log, "s", &format!("k{number:03}"), b"small");
+    }
+    checkpoint(&fixture, &log);
+    fixture.settle();
+    let status = log.status();
+    assert!(log.metrics.shards[0].compactions.value() > 0);
+    assert!(status.segment_bytes < before, "{} of {before}", status.segment_bytes);
+    fixture.check(&log);
+    assert!(log.state.borrow().retired.len() <= 1);
+    drop(log);
+    fixture.power_failure();
+    let log = fixture.open();
+    fixture.check(&log);
+    fill(&mut fixture, &log, "more", 60);
+    checkpoint(&fixture, &log);
+    fixture.shut_down(log);
+    fixture.check(&fixture.open());
+}
+
+#[test]
+fn a_reader_keeps_a_retired_segment_from_being_reused() {
+    let mut fixture = Fixture::new();
+    let log = fixture.open();
+    fill(&mut fixture, &log, "k", 60);
+    let pinned = log.state.borrow().segments.listed()[0].clone();
+    for number in 0..60 {
+        fixture.put(&log, "s", &format!("k{number:03}"), b"small");
+    }
+    let content = fixture.platform.disk.get(&pinned.path);
+    checkpoint(&fixture, &log);
+    fill(&mut fixture, &log, "more", 120);
+    fixture.settle();
+    assert!(!pinned.listed.get(), "it is not needed any more");
+    assert_eq!(fixture.platform.disk.get(&pinned.path), content);
+    drop(pinned);
+    fill(&mut fixture, &log, "again", 60);
+    fixture.settle();
+    fixture.check(&log);
+}
+
+#[test]
+fn tombstones_go_once_nothing_older_is_left_and_the_deleted_never_comes_back() {
+    let mut fixture = Fixture::new();
+    let log = fixture.open();
+    for number in 0..200 {
+        fixture.put(&log, "s", &format!("k{number:03}"), b"1");
+    }
+    for number in 0..150 {
+        fixture.delete(&log, "s", &format!("k{number:03}"));
+    }
+    assert_eq!(log.status().tombstones, 150);
+    for round in 0..6 {
+        fill(&mut fixture, &log, &format!("r{round}-"), 40);
+        checkpoint(&fixture, &log);
+        fixture.check(&log);
+    }
+    assert!(log.status().tombstones < 150, "{} tombstones are left", log.status().tombstones);
+    drop(log);
+    fixture.power_failure();
+    // Without the checkpoint all records of all segments count: what was dropped must not be missed.
+    let disk = fixture.platform.disk.clone();
+    let path = disk.paths().into_iter().find(|path| path.extension().is_some_and(|end| end == "ckpt")).unwrap();
+    let mut bytes = disk.get(&path);
+    bytes[4200] ^= 1;
+    disk.put(&path, &bytes);
+    let log = fixture.open();
+    assert_eq!(log.open_report().damage.len(), 1);
+    fixture.check(&log);
+}
+
+#[test]
+fn a_damaged_segment_is_not_compacted_away() {
+    let mut fixture = Fixture::new();
+    fixture.sizes.verify_at_open_bytes = 0;
+    let log = fixture.open();
+    fill(&mut fixture, &log, "k", 60);
+    fixture.shut_down(log);
+    let path = fixture.path("1.seg");
+    let mut bytes = fixture.platform.disk.get(&path);
+    bytes[4096 + 300] ^= 1;
+    fixture.platform.disk.put(&path, &bytes);
+    let log = fixture.open();
+    for number in 1..60 {
+        fixture.put(&log, "s", &format!("k{number:03}"), b"small");
+    }
+    checkpoint(&fixture, &log);
+    let entity = EntityRef { schema: "s", key: "k000" };
+    assert!(matches!(fixture.run(log.read(entity)), Err(ReadError::Corrupted { .. })));
+    assert!(log.metrics.shards[0].open_failures.value() > 0);
+    assert!(log.state.borrow().segments.listed().iter().any(|segment| segment.number() == 1));
+}
+
+#[test]
+fn rotation_moves_everything_to_the_new_key() {
+    let mut fixture = Fixture::new();
+    let log = fixture.open();
+    fill(&mut fixture, &log, "k", 60);
+    let old = fixture.keyring.active().id();
+    fixture.keyring = Arc::new(fixture.keyring.rotate(&fixture.platform.entropy, 1));
+    let new = fixture.keyring.active().id();
+    let mut versions = Vec::new();
+    log.append(&[put("s", "open", b"1")], &mut versions).unwrap();
+    fixture.model.insert(("s".into(), "open".into()), (versions[0], b"1".to_vec()));
+    fixture.run(async {
+        let adopted = log.adopt_keyring(fixture.keyring.clone());
+        let committed = log.commit();
+        let (adopted, committed) = futures_lite::future::zip(adopted, committed).await;
+        adopted.unwrap();
+        committed.unwrap();
+    });
+    assert_eq!(log.status().key_id, new.to_string());
+    assert!(log.key_ids_in_use().contains(&new));
+    fixture.put(&log, "s", "after", b"2");
+    fixture.check(&log);
+    fixture.settle();
+    fixture.settle();
+    assert_eq!(log.key_ids_in_use(), [new], "the old key {old} is still named");
+    assert_eq!(log.status().segments_on_old_keys, 0);
+    fixture.check(&log);
+    drop(log);
+    fixture.power_failure();
+    let log = fixture.open();
+    fixture.check(&log);
+    fixture.shut_down(log);
+    let mut older = Fixture::new();
+    older.restart_on(fixture.platform.disk.after_power_failure());
+    let refused = older.try_open().err().unwrap();
+    assert!(matches!(refused, OpenError::KeyMissing { key_id: DataKeyId(_), .. }), "{refused}");
+}
