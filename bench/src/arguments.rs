@@ -147,12 +147,12 @@ pub struct CompareFlags {
     /// Requests per second of the paced questions
     #[arg(long, default_value_t = 20_000.0, value_name = "N")]
     pub fixed_rate: f64,
-    /// CPUs the servers run on
-    #[arg(long, default_value = "0", value_name = "LIST")]
-    pub server_cpus: String,
-    /// CPUs the generator runs on
-    #[arg(long, default_value = "1", value_name = "LIST")]
-    pub load_cpus: String,
+    /// CPUs the servers run on [default: the first one allowed]
+    #[arg(long, value_name = "LIST")]
+    pub server_cpus: Option<String>,
+    /// CPUs the generator runs on [default: the last one allowed]
+    #[arg(long, value_name = "LIST")]
+    pub load_cpus: Option<String>,
     /// Where the servers keep their data, in directories of their own [default: the temporary directory]
     #[arg(long, value_name = "DIR")]
     pub directory: Option<PathBuf>,

@@ -86,7 +86,7 @@ impl Question {
 pub fn run(flags: &CompareFlags) -> Result<bool> {
     let questions = questions(flags)?;
     let grounds = grounds(flags)?;
-    let load_cpus = cpu::parse_list(&flags.load_cpus)?;
+    let load_cpus = cpus(&flags.load_cpus, <[usize]>::last)?;
     cpu::pin(&load_cpus).context("choose CPUs with --server-cpus and --load-cpus")?;
     let peers = start_peers(flags, &questions, &grounds)?;
     let mut scenarios = Vec::new();
@@ -101,8 +101,8 @@ pub fn run(flags: &CompareFlags) -> Result<bool> {
     }
     if let Some(path) = &flags.report {
         let subtitle = format!(
-            "documents of {} bytes, {} keys; servers on CPU {}, load on CPU {}; medians of {} × {} s",
-            flags.value_bytes, flags.keys, flags.server_cpus, flags.load_cpus, flags.rounds, flags.seconds
+            "documents of {} bytes, {} keys; servers on CPU {:?}, load on CPU {:?}; medians of {} × {} s",
+            flags.value_bytes, flags.keys, grounds.cpus, load_cpus, flags.rounds, flags.seconds
         );
         std::fs::write(path, page("DeltaDatabase and its peers", &subtitle, &scenarios))
             .with_context(|| format!("cannot write the report to {}", path.display()))?;
@@ -137,7 +137,15 @@ fn grounds(flags: &CompareFlags) -> Result<Grounds> {
         "{} is in memory: nothing is durable there; name a directory on a disk with --directory",
         parent.display()
     );
-    Ok(Grounds { parent, cpus: cpu::parse_list(&flags.server_cpus)?, delta })
+    Ok(Grounds { parent, cpus: cpus(&flags.server_cpus, <[usize]>::first)?, delta })
+}
+
+/// The CPUs of a flag, or one of those allowed.
+fn cpus(flag: &Option<String>, choose: impl Fn(&[usize]) -> Option<&usize>) -> Result<Vec<usize>> {
+    match flag {
+        Some(list) => cpu::parse_list(list),
+        None => Ok(choose(&cpu::allowed()?).copied().into_iter().collect()),
+    }
 }
 
 /// Starts everyone who is asked anything, and loads the keys.

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use rustix::param::clock_ticks_per_second;
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::time::Duration;
 
 /// CPU time that processes and all their living descendants have used.
@@ -57,6 +57,12 @@ pub fn parse_list(list: &str) -> Result<Vec<usize>> {
     }
     ensure!(!cpus.is_empty() && cpus.iter().all(|cpu| *cpu < CpuSet::MAX_CPU), "'{list}' names no CPU");
     Ok(cpus)
+}
+
+/// CPUs the calling thread may run on.
+pub fn allowed() -> Result<Vec<usize>> {
+    let set = sched_getaffinity(None)?;
+    Ok((0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect())
 }
 
 /// Keeps the calling thread on these CPUs.

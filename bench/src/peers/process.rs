@@ -105,17 +105,19 @@ mod tests {
     use super::*;
 
     fn shell(script: &str) -> Process {
+        let cpu = crate::cpu::allowed().unwrap()[0];
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         let directory = directory(&std::env::temp_dir()).unwrap();
-        Process::start(command, &[0], directory, Signal::TERM).unwrap()
+        Process::start(command, &[cpu], directory, Signal::TERM).unwrap()
     }
 
     #[test]
     fn a_child_is_waited_for_placed_and_ended_with_its_directory() {
         let mut process = shell("echo ready; grep Cpus_allowed_list /proc/self/status; exec sleep 1000");
         process.wait_until(|process| process.stdout().contains("list:").then_some(())).unwrap();
-        assert!(process.stdout().ends_with("\t0\n"), "{}", process.stdout());
+        let cpu = crate::cpu::allowed().unwrap()[0];
+        assert!(process.stdout().ends_with(&format!("\t{cpu}\n")), "{}", process.stdout());
         let (pid, path) = (process.pid(), process.path("stdout"));
         drop(process);
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
