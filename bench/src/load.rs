@@ -8,6 +8,7 @@ mod line;
 mod pace;
 #[cfg(test)]
 mod tests;
+mod versions;
 
 use crate::cpu;
 use crate::document::{Documents, Key, Mismatch};
@@ -21,6 +22,7 @@ use line::{Line, Pending};
 use pace::Pace;
 use rustix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
+use versions::Versions;
 
 /// How long replies are waited for once nothing is asked any more, unless a test wants it otherwise.
 pub const DRAIN: Duration = Duration::from_secs(5);
@@ -91,6 +93,7 @@ struct Load<'a> {
     phase_start_ns: u64,
     source_is_dry: bool,
     revision: u64,
+    versions: Versions,
     document: Vec<u8>,
     pace: Option<Pace>,
     cpu_at_start: Option<(Option<Duration>, Duration)>,
@@ -110,6 +113,7 @@ impl<'a> Load<'a> {
             phase_start_ns: 0,
             source_is_dry: false,
             revision: plan.first_revision,
+            versions: Versions::default(),
             document: Vec::new(),
             pace,
             cpu_at_start: None,
@@ -279,6 +283,9 @@ impl<'a> Load<'a> {
             }
         };
         let succeeded = self.judge(&pending, &parsed.answer);
+        if let (true, Some(version)) = (succeeded, parsed.version) {
+            self.judge_version(&pending, version);
+        }
         let follow_up = self.book(&pending, succeeded);
         if let Some(second) = follow_up {
             self.issue(number, second, out);
@@ -291,7 +298,7 @@ impl<'a> Load<'a> {
 
     /// Whether an answer is what its request must get; counts what it is otherwise.
     fn judge(&mut self, pending: &Pending, answer: &Answer<'_>) -> bool {
-        let key = pending.key();
+        let key = pending.operation.key();
         match (pending.is_read, answer) {
             (true, Answer::Document(document)) => match self.setup.documents.check(key, document) {
                 Ok(_) => {
@@ -331,6 +338,15 @@ impl<'a> Load<'a> {
                 self.measured.trouble(|| "a read was answered like a write, or a write like a read".to_owned());
                 false
             }
+        }
+    }
+
+    fn judge_version(&mut self, pending: &Pending, version: u64) {
+        let known = pending.version_known;
+        if !self.versions.admits(pending.operation, pending.is_read, known, version) {
+            self.measured.faults.stale += 1;
+            let key = Key::new(pending.operation.key());
+            self.measured.trouble(|| format!("version {version} of {} came after {known} was known", key.as_str()));
         }
     }
 
@@ -383,13 +399,15 @@ impl<'a> Load<'a> {
             return false;
         };
         let is_read = matches!(operation, Operation::Read(_) | Operation::ReadModifyWrite(_));
-        let pending = Pending { operation, is_second: false, is_read, start_ns, operation_start_ns: start_ns };
+        let pending =
+            Pending { operation, is_second: false, is_read, start_ns, version_known: 0, operation_start_ns: start_ns };
         self.issue(number, pending, out);
         true
     }
 
-    fn issue(&mut self, number: usize, pending: Pending, out: &mut Vec<u8>) {
-        let key_number = pending.key();
+    fn issue(&mut self, number: usize, mut pending: Pending, out: &mut Vec<u8>) {
+        let key_number = pending.operation.key();
+        pending.version_known = self.versions.known(key_number);
         let key = Key::new(key_number);
         let Some(ticket) = self.lines[number].ledger.issue(pending) else {
             unreachable!("a request is made only when there is room for it");

@@ -47,19 +47,22 @@ pub struct Faults {
     pub misordered: u64,
     /// Documents that were never written.
     pub damaged: u64,
+    /// Replies that show an older state than one acknowledged before they were asked for.
+    pub stale: u64,
     /// Connections that ended early or spoke nonsense.
     pub broken_connections: u64,
 }
 
 impl Faults {
     /// Each with its name.
-    pub fn named(&self) -> [(&'static str, u64); 6] {
+    pub fn named(&self) -> [(&'static str, u64); 7] {
         [
             ("lost", self.lost),
             ("doubled", self.doubled),
             ("unasked", self.unasked),
             ("misordered", self.misordered),
             ("damaged", self.damaged),
+            ("stale", self.stale),
             ("broken connections", self.broken_connections),
         ]
     }

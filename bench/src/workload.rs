@@ -17,6 +17,15 @@ pub enum Operation {
     ReadModifyWrite(u64),
 }
 
+impl Operation {
+    /// The number of the key it concerns.
+    pub fn key(&self) -> u64 {
+        match self {
+            Self::Read(key) | Self::Update(key) | Self::Insert(key) | Self::ReadModifyWrite(key) => *key,
+        }
+    }
+}
+
 /// Per cent of each operation; together 100.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mix {

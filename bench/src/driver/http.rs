@@ -82,7 +82,7 @@ impl Driver for Http {
         let Some((first, mut after)) = line(bytes, 0) else { return Ok(None) };
         ensure!(first.starts_with(b"HTTP/1.1 ") && first.len() >= 12, "an answer that is not HTTP/1.1");
         let status = number(&first[9..12]).context("an answer without a status")?;
-        let (mut body_bytes, mut is_json) = (None, false);
+        let (mut body_bytes, mut is_json, mut version) = (None, false, None);
         loop {
             let Some((header, next)) = line(bytes, after) else { return Ok(None) };
             after = next;
@@ -93,6 +93,8 @@ impl Driver for Http {
                 body_bytes = Some(number(value).context("a content-length that is no number")?);
             } else if let Some(value) = header_value(header, b"content-type") {
                 is_json = value.trim_ascii_start().starts_with(b"application/json");
+            } else if let Some(value) = header_value(header, b"etag") {
+                version = quoted(value).and_then(number).map(|version| version as u64);
             } else if header_value(header, b"transfer-encoding").is_some() {
                 bail!("a chunked answer; documents are expected with a content-length");
             }
@@ -111,8 +113,12 @@ impl Driver for Http {
             404 => Answer::Missing,
             status => Answer::Refused(Cow::Owned(format!("http {status}"))),
         };
-        Ok(Some(Parsed { consumed_bytes: after + length, ticket: None, answer }))
+        Ok(Some(Parsed { consumed_bytes: after + length, ticket: None, version, answer }))
     }
+}
+
+fn quoted(value: &[u8]) -> Option<&[u8]> {
+    value.trim_ascii().strip_prefix(b"\"")?.strip_suffix(b"\"")
 }
 
 fn header_value<'a>(header: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
@@ -155,6 +161,8 @@ mod tests {
             rest = &rest[parsed.consumed_bytes..];
         }
         assert!(rest.is_empty());
+        let versioned = driver().parse(b"HTTP/1.1 201 Created\r\netag: \"17\"\r\ncontent-length: 0\r\n\r\n");
+        assert_eq!(versioned.unwrap().unwrap().version, Some(17));
         assert!(driver().parse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
     }
 }

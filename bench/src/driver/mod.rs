@@ -44,6 +44,8 @@ pub struct Parsed<'a> {
     pub consumed_bytes: usize,
     /// The ticket of its request, in protocols that carry one.
     pub ticket: Option<u64>,
+    /// The version of the document read or written, in protocols that tell it.
+    pub version: Option<u64>,
     /// What it says.
     pub answer: Answer<'a>,
 }

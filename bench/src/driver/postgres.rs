@@ -116,7 +116,7 @@ impl Driver for Postgres {
         while let Some((kind, body, next)) = whole_message(bytes, at)? {
             at = next;
             match kind {
-                b'Z' => return Ok(Some(Parsed { consumed_bytes: at, ticket: None, answer })),
+                b'Z' => return Ok(Some(Parsed { consumed_bytes: at, ticket: None, version: None, answer })),
                 b'D' => answer = Answer::Document(as_written(first_column(body)?)),
                 b'C' if body.starts_with(b"INSERT") => answer = Answer::Stored,
                 b'E' => answer = Answer::Refused(Cow::Owned(error_code(body))),

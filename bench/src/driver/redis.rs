@@ -60,7 +60,7 @@ impl Driver for Redis {
             }
             other => bail!("a reply of the unknown kind {:?}", char::from(*other)),
         };
-        Ok(Some(Parsed { consumed_bytes, ticket: None, answer }))
+        Ok(Some(Parsed { consumed_bytes, ticket: None, version: None, answer }))
     }
 }
 

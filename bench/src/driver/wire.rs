@@ -117,6 +117,11 @@ impl Driver for Wire {
     fn parse<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Parsed<'a>>> {
         let Some((frame, consumed_bytes)) = whole_frame(bytes)? else { return Ok(None) };
         let (ticket, reply) = decode_reply(frame)?;
+        let version = match &reply {
+            Reply::Document(stored) => Some(stored.version),
+            Reply::Written(written) => Some(written.version),
+            _ => None,
+        };
         let answer = match reply {
             Reply::Document(stored) => Answer::Document(Cow::Owned(stored.content)),
             Reply::Written(_) => Answer::Stored,
@@ -125,7 +130,7 @@ impl Driver for Wire {
             Reply::Error(error) => Answer::Refused(Cow::Borrowed(error.code.name())),
             _ => bail!("a reply of a kind that was not asked for"),
         };
-        Ok(Some(Parsed { consumed_bytes, ticket: Some(ticket), answer }))
+        Ok(Some(Parsed { consumed_bytes, ticket: Some(ticket), version, answer }))
     }
 }
 

@@ -12,6 +12,8 @@ pub(super) struct Pending {
     pub is_read: bool,
     /// When it was due (open loop) or written (closed loop).
     pub start_ns: u64,
+    /// The newest version of its key that was acknowledged when it was asked.
+    pub version_known: u64,
     /// When the operation it belongs to started.
     pub operation_start_ns: u64,
 }
@@ -30,17 +32,5 @@ pub(super) struct Line {
 impl Line {
     pub fn new(pipeline: usize, keeps_order: bool, lane: Option<u16>) -> Self {
         Self { ledger: Ledger::new(pipeline, keeps_order), lane, partial: Vec::new(), is_open: true, is_dry: false }
-    }
-}
-
-impl Pending {
-    /// The number of the key it concerns.
-    pub fn key(&self) -> u64 {
-        match self.operation {
-            Operation::Read(key)
-            | Operation::Update(key)
-            | Operation::Insert(key)
-            | Operation::ReadModifyWrite(key) => key,
-        }
     }
 }

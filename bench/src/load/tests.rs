@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::driver::{Address, Redis, Stream, Wire};
+use crate::measure::Faults;
 use crate::random::Distribution;
 use crate::workload::{Draws, Mix, Preload};
 use delta_wire::encode::{Scratch, document, written};
@@ -10,10 +11,14 @@ use delta_wire::{FrameDecoder, read_frame};
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 const KEYS: u64 = 20;
 const CONNECTIONS: usize = 3;
+
+/// Documents by key, with their versions; shared by the fake servers of one run.
+type Store = Arc<Mutex<HashMap<String, (u64, Vec<u8>)>>>;
 
 /// What a fake server does to the batch of replies that one read caused, given how many it has answered.
 type Mischief = fn(&mut Vec<Vec<u8>>, usize);
@@ -23,15 +28,17 @@ fn none(_: &mut Vec<Vec<u8>>, _: usize) {}
 /// A run over connections that each lead to a fake server of its own, all with every key stored.
 fn run_against(
     driver: &mut dyn Driver,
-    serve: fn(UnixStream, Mischief),
+    serve: fn(UnixStream, Mischief, Store),
     mischief: Mischief,
     rate: Option<f64>,
 ) -> Measured {
     let mut servers: Vec<JoinHandle<()>> = Vec::new();
+    let store = Store::default();
     let mut connections = Vec::new();
     for _ in 0..CONNECTIONS {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        servers.push(std::thread::spawn(move || serve(theirs, mischief)));
+        let store = store.clone();
+        servers.push(std::thread::spawn(move || serve(theirs, mischief, store)));
         connections.push(Connection { stream: Stream::Unix(ours), lane: None });
     }
     let plan = Plan {
@@ -61,16 +68,25 @@ fn wire_run(mischief: Mischief) -> Measured {
     run_against(&mut driver, serve_wire, mischief, None)
 }
 
-fn initial(documents: &Documents, key: &str) -> Vec<u8> {
-    let mut document = Vec::new();
-    documents.write(key[4..].parse().unwrap(), 1, &mut document);
-    document
+fn put(store: &Store, key: &str, document: &[u8]) -> u64 {
+    let mut store = store.lock().unwrap();
+    let version = store.get(key).map_or(2, |(version, _)| version + 1);
+    store.insert(key.to_owned(), (version, document.to_vec()));
+    version
+}
+
+/// Keys that were never put have a first revision.
+fn get(store: &Store, documents: &Documents, key: &str) -> (u64, Vec<u8>) {
+    store.lock().unwrap().get(key).cloned().unwrap_or_else(|| {
+        let mut document = Vec::new();
+        documents.write(key[4..].parse().unwrap(), 1, &mut document);
+        (1, document)
+    })
 }
 
 /// SET and GET, as the driver writes them: six or ten lines a request.
-fn serve_redis(mut stream: UnixStream, mischief: Mischief) {
+fn serve_redis(mut stream: UnixStream, mischief: Mischief, store: Store) {
     let documents = Documents::new(200).unwrap();
-    let mut stored: HashMap<String, Vec<u8>> = HashMap::new();
     let (mut received, mut piece) = (Vec::new(), [0; 4096]);
     let mut answered = 0;
     while let Ok(length @ 1..) = stream.read(&mut piece) {
@@ -80,11 +96,11 @@ fn serve_redis(mut stream: UnixStream, mischief: Mischief) {
             received.drain(..consumed);
             let key = String::from_utf8(words[1].clone()).unwrap();
             replies.push(if let Some(document) = words.get(2) {
-                stored.insert(key, document.clone());
+                put(&store, &key, document);
                 b"+OK\r\n".to_vec()
             } else {
-                let document = stored.entry(key.clone()).or_insert_with(|| initial(&documents, &key));
-                [format!("${}\r\n", document.len()).as_bytes(), document, b"\r\n"].concat()
+                let (_, document) = get(&store, &documents, &key);
+                [format!("${}\r\n", document.len()).as_bytes(), &document, b"\r\n"].concat()
             });
         }
         let count = replies.len();
@@ -111,9 +127,8 @@ fn words_of(bytes: &[u8]) -> Option<(Vec<Vec<u8>>, usize)> {
     (at <= bytes.len()).then_some((words, at))
 }
 
-fn serve_wire(mut stream: UnixStream, mischief: Mischief) {
+fn serve_wire(mut stream: UnixStream, mischief: Mischief, store: Store) {
     let documents = Documents::new(200).unwrap();
-    let mut stored: HashMap<String, Vec<u8>> = HashMap::new();
     let mut decoder = FrameDecoder::new();
     let mut piece = [0; 4096];
     let mut answered = 0;
@@ -124,12 +139,12 @@ fn serve_wire(mut stream: UnixStream, mischief: Mischief) {
             let frame = read_frame(frame).unwrap();
             let mut reply = Vec::new();
             if let Some(request) = frame.body_as_put() {
-                stored.insert(request.key().to_owned(), request.document().bytes().to_vec());
-                written(&mut reply, frame.request_id(), 1, false);
+                let version = put(&store, request.key(), request.document().bytes());
+                written(&mut reply, frame.request_id(), version, false);
             } else {
                 let key = frame.body_as_get().unwrap().key();
-                let content = stored.entry(key.to_owned()).or_insert_with(|| initial(&documents, key));
-                document(&mut reply, frame.request_id(), 1, content);
+                let (version, content) = get(&store, &documents, key);
+                document(&mut reply, frame.request_id(), version, &content);
             }
             replies.push(reply);
         }
@@ -210,6 +225,21 @@ fn a_changed_document_is_found() {
 }
 
 #[test]
+fn an_old_version_is_found() {
+    let age: Mischief = |replies, answered| {
+        for reply in replies.iter_mut().filter(|reply| answered > 50 && reply.len() > 100) {
+            let frame = read_frame(&reply[4..]).unwrap();
+            let mut old = Vec::new();
+            document(&mut old, frame.request_id(), 0, frame.body_as_document().unwrap().content().bytes());
+            *reply = old;
+        }
+    };
+    let faults = wire_run(age).faults;
+    assert!(faults.stale > 0);
+    assert_eq!(Faults { stale: 0, ..faults }, Faults::default());
+}
+
+#[test]
 fn a_reply_to_nothing_and_an_early_end_are_found() {
     let invent: Mischief = |replies, answered| {
         if answered == 0 {
@@ -251,7 +281,7 @@ fn refusals_are_counted_by_code_and_have_no_latency() {
 #[test]
 fn loading_writes_every_key_once_and_then_ends() {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let server = std::thread::spawn(move || serve_redis(theirs, none));
+    let server = std::thread::spawn(move || serve_redis(theirs, none, Store::default()));
     let plan = Plan {
         pipeline: 4,
         rate: None,
