@@ -1,3 +1,5 @@
+//! Background work, timers and panics on a real shard.
+
 use super::super::buffer::AlignedBuffer;
 use super::super::platform::{Caching, Clock, Disk, DiskFile, Durability, OpenMode, Platform, Spawn, TaskClass};
 use super::super::shard::ShardContext;

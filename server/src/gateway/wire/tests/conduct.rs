@@ -13,9 +13,34 @@ fn pings(ids: std::ops::Range<u64>) -> Vec<u8> {
     ids.flat_map(|request_id| frame_of(request_id, Request::Ping)).collect()
 }
 
+/// Shows a connection that its delayed replies are small, so that its window opens to the full.
+fn widen(bench: &Bench) {
+    const FIRST_ID: u64 = 1 << 40;
+    for round in 0..40 {
+        let ids = FIRST_ID + round * 16..FIRST_ID + (round + 1) * 16;
+        bench.receive(&pings(ids.clone()));
+        ids.for_each(|request_id| bench.gateway.deliver(CLIENT, request_id, &Outcome::Pong));
+    }
+    assert_eq!(bench.replies().len(), 640);
+    bench.api.tickets.borrow_mut().clear();
+}
+
+#[test]
+fn what_delayed_replies_may_bring_is_bounded_before_and_after_their_size_is_known() {
+    let bench = Bench::welcomed(|_| None);
+    bench.receive(&pings(0..100));
+    assert_eq!(bench.api.tickets.borrow().len(), 64, "the first window");
+    let entity = crate::command::EntityRef { schema: "s", key: "k" };
+    let document = crate::command::Document::new(entity, &vec![b'1'; 1 << 20]);
+    bench.gateway.deliver(CLIENT, 0, &Outcome::Document { version: 1, document });
+    (1..63).for_each(|request_id| bench.gateway.deliver(CLIENT, request_id, &Outcome::Pong));
+    assert!(bench.api.tickets.borrow().len() < 80, "megabytes were brought: few are let in at a time");
+}
+
 #[test]
 fn too_much_in_flight_stops_reading_and_refuses_nothing() {
     let bench = Bench::welcomed(|_| None);
+    widen(&bench);
     let limit = REQUESTS_IN_FLIGHT_MAX as u64;
     bench.receive(&pings(0..limit - 1));
     assert!(!bench.is_paused());
@@ -36,6 +61,7 @@ fn too_much_in_flight_stops_reading_and_refuses_nothing() {
 #[test]
 fn a_peer_that_floods_a_paused_connection_is_cut_off() {
     let bench = Bench::welcomed(|_| None);
+    widen(&bench);
     bench.receive(&pings(0..REQUESTS_IN_FLIGHT_MAX as u64));
     let flood = vec![0xff; 1 << 20];
     for _ in 0..6 {
