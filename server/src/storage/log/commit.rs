@@ -67,6 +67,10 @@ impl<P: Platform> LogStorage<P> {
     fn make_frame(&self, records: usize, bytes: usize, holds_puts: bool) -> Result<(), Refusal> {
         let state = self.state.borrow();
         state.check_writable()?;
+        if !state.at_work {
+            // After a restart the same versions would be given out again.
+            return Err(Refusal::OutOfSpace);
+        }
         if state.next_sequence + records as u64 > VERSION_MAX {
             return Err(Refusal::ReadOnly { reason: "all versions are used up".to_owned() });
         }

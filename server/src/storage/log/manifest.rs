@@ -31,6 +31,7 @@ impl<P: Platform> LogStorage<P> {
                 Ok(()) => {
                     let mut state = self.state.borrow_mut();
                     state.manifest_number = manifest.number;
+                    state.at_work = !clean;
                     state.manifest_key = Some(state.keyring.active().id());
                     return Ok(());
                 }

@@ -92,6 +92,8 @@ pub struct State<P: Platform> {
     pub log_bytes_since_checkpoint: u64,
     /// A checkpoint is wanted whatever the bytes (rotation, full disk).
     pub checkpoint_forced: bool,
+    /// The manifest on disk tells of a shard at work: versions may be given out.
+    pub at_work: bool,
     pub manifest_number: u64,
     /// The data key of the manifest now on disk.
     pub manifest_key: Option<DataKeyId>,
@@ -175,6 +177,7 @@ impl<P: Platform> State<P> {
             checkpoint_number_next: 1,
             log_bytes_since_checkpoint: 0,
             checkpoint_forced: false,
+            at_work: false,
             manifest_number: 0,
             manifest_key: None,
             retired: Vec::new(),

@@ -9,13 +9,15 @@ mod sources;
 
 use super::format::manifest::{MANIFEST_NAME, Manifest, SegmentEnd};
 use super::format::segment::{SEGMENT_HEADER_BYTES, SegmentKind};
-use super::segment::{SLOT_MISSING, SegmentState, checkpoint_path};
+use super::manifest::Interrupt;
+use super::segment::{SLOT_MISSING, SegmentState, checkpoint_path, segment_path};
 use super::signal::Lock;
 use super::state::{LogStorage, Mode, Position, SegmentOf, Signals, State};
 use super::{Damage, LogOptions, OpenError, OpenReport};
 use crate::runtime::platform::{Caching, Disk, DiskFile, OpenMode, Platform};
 use crate::runtime::publish::remove_if_there;
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -64,10 +66,14 @@ impl<P: Platform> LogStorage<P> {
         recovery.make_directory().await?;
         let found = recovery.read_manifest().await?;
         recovery.probe_direct_io().await;
+        recovery.look_behind_manifest().await?;
         recovery.open_segments().await?;
         recovery.load_checkpoint().await?;
         recovery.replay().await?;
         recovery.finish(found)?;
+        if access.writes() {
+            recovery.settle_ends().await?;
+        }
         let Recovery { mut state, mut report, manifest, .. } = recovery;
         report.entities = state.index.len();
         state.mode = match access {
@@ -75,7 +81,6 @@ impl<P: Platform> LogStorage<P> {
             Access::Read => Mode::ReadOnly("it was opened for reading only"),
             Access::Salvage => Mode::ReadOnly("it was started with --salvage; restart without it to write"),
         };
-        let publishes = access.writes() && !manifest.clean;
         let this = Rc::new_cyclic(|this| Self {
             directory: options.directory.clone(),
             identity: options.identity,
@@ -94,11 +99,7 @@ impl<P: Platform> LogStorage<P> {
             platform: platform.clone(),
         });
         if access.writes() {
-            // A failure poisons: what was recovered is served, and the reason is told.
-            let published = if publishes { this.publish_manifest(false).await } else { Ok(()) };
-            if published.is_ok() {
-                this.remove_leftovers().await?;
-            }
+            this.begin_writing(&manifest).await?;
         }
         if access == Access::Write {
             this.start_tasks();
@@ -107,14 +108,33 @@ impl<P: Platform> LogStorage<P> {
         Ok(this)
     }
 
-    /// Removes segments, checkpoints and temporary files that the manifest does not name.
-    async fn remove_leftovers(&self) -> Result<(), OpenError> {
+    /// Records what was recovered, as the state of a shard at work: until a clean shutdown says otherwise, a restart
+    /// must skip the versions that may have been given out. A failure poisons: what was recovered is served, and the
+    /// reason is told. On a full disk no version is given out until a manifest got room.
+    async fn begin_writing(&self, found: &Manifest) -> Result<(), OpenError> {
+        let mut published = self.publish_manifest(false).await;
+        if published == Err(Interrupt::OutOfSpace) {
+            // The manifest that was found stays in force: what it names must stay too.
+            self.remove_leftovers(Some(found)).await?;
+            published = self.publish_manifest(false).await;
+        }
+        match published {
+            Ok(()) => self.remove_leftovers(None).await,
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Removes segments, checkpoints and temporary files that neither the state nor the manifest in force names.
+    async fn remove_leftovers(&self, in_force: Option<&Manifest>) -> Result<(), OpenError> {
         let mut kept: Vec<PathBuf> = Vec::new();
         {
             let state = self.state.borrow();
             kept.extend(state.segments.iter().map(|segment| segment.path.clone()));
             let checkpoint = state.checkpoint.as_ref();
             kept.extend(checkpoint.map(|checkpoint| checkpoint_path(&self.directory, checkpoint.number)));
+        }
+        if let Some(manifest) = in_force {
+            kept.extend(manifest.segments.iter().map(|segment| segment_path(&self.directory, segment.number)));
         }
         let names = self.disk().read_dir(&self.directory).await;
         for name in names.map_err(io_error("list", &self.directory))? {
@@ -142,16 +162,36 @@ impl<'a, P: Platform> Recovery<'a, P> {
         }
     }
 
+    /// Sees to it that the directory is there for good. Its names are synced at every start: who made them may have
+    /// been killed before it came to that.
     async fn make_directory(&self) -> Result<(), OpenError> {
-        let directory = &self.options.directory;
-        if !self.access.writes() || !self.options.create || self.platform.disk().read_dir(directory).await.is_ok() {
+        if !self.access.writes() {
             return Ok(());
         }
-        let disk = self.platform.disk();
-        disk.create_dir_all(directory).await.map_err(io_error("create", directory))?;
-        // shards/<generation>/<shard>: each of the three may be new.
-        for ancestor in directory.ancestors().skip(1).take(3).filter(|ancestor| !ancestor.as_os_str().is_empty()) {
-            disk.sync_dir(ancestor).await.map_err(io_error("sync", ancestor))?;
+        let (disk, directory) = (self.platform.disk(), &self.options.directory);
+        if self.options.create {
+            disk.create_dir_all(directory).await.map_err(io_error("create", directory))?;
+        }
+        // shards/<generation>/<shard>: each of the three may be new, and so may what the shard holds.
+        for level in directory.ancestors().take(4).filter(|level| !level.as_os_str().is_empty()) {
+            match disk.sync_dir(level).await {
+                // Refused as a lost shard when its manifest is looked for.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !self.options.create => {}
+                synced => synced.map_err(io_error("sync", level))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes durable what was found behind the last recorded ends, before the manifest says that the log reaches so
+    /// far: the frames of a killed process may be in the page cache only.
+    async fn settle_ends(&self) -> Result<(), OpenError> {
+        let unended = self.manifest.segments.iter().filter(|reference| reference.end.is_none());
+        let numbers: Vec<u32> = unended.map(|reference| reference.number).collect();
+        for segment in self.state.segments.listed() {
+            if let (true, Some(file)) = (numbers.contains(&segment.number()), segment.file.get()) {
+                file.sync_data().await.map_err(io_error("sync", &segment.path))?;
+            }
         }
         Ok(())
     }
@@ -245,7 +285,7 @@ impl<'a, P: Platform> Recovery<'a, P> {
 }
 
 /// For `map_err`: names what was tried on which file.
-pub(super) fn io_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> OpenError + 'a {
+pub(super) fn io_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + 'a {
     move |source| OpenError::Io { action, path: path.to_owned(), source }
 }
 

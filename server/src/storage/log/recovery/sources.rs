@@ -9,11 +9,12 @@ use crate::runtime::platform::{Caching, Disk, DiskFile, OpenMode, Platform};
 use crate::runtime::publish::read_whole;
 use crate::storage::log::checkpoint::{CheckpointSink, load_checkpoint};
 use crate::storage::log::device::read_whole_range;
-use crate::storage::log::format::FormatError;
 use crate::storage::log::format::checkpoint::{ArchivedCheckpointChunk, ArchivedCheckpointTail};
 use crate::storage::log::format::manifest::{MANIFEST_BYTES_MAX, MANIFEST_NAME, Manifest, ManifestHeader, SegmentRef};
 use crate::storage::log::format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind};
+use crate::storage::log::format::{BLOCK_BYTES_MAX, FormatError};
 use crate::storage::log::index::{Index, Place};
+use crate::storage::log::scan::{Scanner, Step, Window};
 use crate::storage::log::segment::{SLOT_MISSING, Segment, SegmentTable, Tombstones, checkpoint_path, segment_path};
 use crate::storage::log::state::FileOf;
 use crate::storage::log::{Damage, OpenError};
@@ -84,23 +85,39 @@ impl<P: Platform> Recovery<'_, P> {
     async fn list_what_is_there(&mut self, numbers: Vec<u32>) -> Result<bool, OpenError> {
         for number in numbers {
             let path = segment_path(&self.options.directory, number);
-            let header = match self.read_header(&path).await {
-                Ok((header, _)) => header,
-                Err(error) => {
-                    self.damage(&path, 0, error.to_string())?;
-                    continue;
-                }
-            };
-            self.manifest.segments.push(SegmentRef {
-                number,
-                id: header.id,
-                key_id: header.key_id.0,
-                compacted: header.kind == SegmentKind::Compacted,
-                checkpointed: false,
-                end: None,
-            });
+            match self.read_header(&path).await {
+                Ok((header, _)) => self.manifest.segments.push(unlisted_ref(&header)),
+                Err(error) => self.damage(&path, 0, error.to_string())?,
+            }
         }
         Ok(true)
+    }
+
+    /// Frames are written to listed segments only, so a segment the manifest cannot know of yet holds none: one that
+    /// does shows that the manifest is an older one, put back. Compacted ones are filled before they are listed.
+    pub async fn look_behind_manifest(&mut self) -> Result<(), OpenError> {
+        let mut numbers = self.segment_names().await?;
+        numbers.retain(|number| *number >= self.manifest.segment_number_next);
+        for number in numbers {
+            let path = segment_path(&self.options.directory, number);
+            let listed = self.manifest.segments.iter().any(|reference| reference.number == number);
+            let Ok((header, file)) = self.read_header(&path).await else { continue };
+            if listed || header.kind != SegmentKind::Commit {
+                continue;
+            }
+            let Some(data_key) = self.options.keyring.get(header.key_id) else { continue };
+            let (identity, directory) = (&self.options.identity, &self.options.directory);
+            let segment = Segment::new(identity, directory, header, data_key, SLOT_MISSING);
+            let size = file.size().await.map_err(io_error("measure", &path))?;
+            let mut scanner = Scanner::new(&segment, file, 0, size, Window::new(BLOCK_BYTES_MAX));
+            if let Step::Frame(_) = scanner.step().await.map_err(io_error("read", &path))? {
+                let manifest = self.options.directory.join(MANIFEST_NAME);
+                let reason = format!("it is older than {}, which holds data it does not list", path.display());
+                self.damage(&manifest, 0, reason)?;
+                self.manifest.segments.push(unlisted_ref(&header));
+            }
+        }
+        Ok(())
     }
 
     /// Opens exactly what the manifest lists.
@@ -292,6 +309,18 @@ impl<F> CheckpointSink for Sink<'_, F> {
                 });
             }
         }
+    }
+}
+
+/// How a manifest would name a segment that was found without one.
+fn unlisted_ref(header: &SegmentHeader) -> SegmentRef {
+    SegmentRef {
+        number: header.number,
+        id: header.id,
+        key_id: header.key_id.0,
+        compacted: header.kind == SegmentKind::Compacted,
+        checkpointed: false,
+        end: None,
     }
 }
 

@@ -90,6 +90,11 @@ impl MemoryDisk {
         self.0.durable.borrow_mut().insert(path.to_owned(), content);
     }
 
+    /// Changes what a file shows, without what a power failure leaves of it.
+    pub fn put_unsynced(&self, path: &Path, bytes: &[u8]) {
+        self.0.visible.borrow()[path].borrow_mut().visible = bytes.to_vec();
+    }
+
     pub fn get(&self, path: &Path) -> Vec<u8> {
         self.0.visible.borrow()[path].borrow().visible.clone()
     }

@@ -3,9 +3,11 @@
 mod basics;
 mod codecs;
 mod compaction;
+mod conformance;
 mod damage;
 mod faults;
 mod measure;
+mod recovery;
 mod rewrite;
 
 use super::testing::{MemoryDisk, TestPlatform};
