@@ -15,7 +15,7 @@ pub(super) struct StoreCustodian<P> {
 }
 
 impl<P: Platform> StoreCustodian<P> {
-    pub(super) fn new(store: Arc<Store>, platform: P) -> Rc<dyn KeyCustodian> {
+    pub(super) fn keeping(store: Arc<Store>, platform: P) -> Rc<dyn KeyCustodian> {
         Rc::new(Self { store, platform })
     }
 }

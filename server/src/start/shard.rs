@@ -135,7 +135,7 @@ fn join(
         index,
         Rc::new(move |ticket, outcome| sink.deliver(ticket, outcome)),
     );
-    let custodian = (index == 0).then(|| StoreCustodian::new(plan.store.clone(), platform.clone()));
+    let custodian = (index == 0).then(|| StoreCustodian::keeping(plan.store.clone(), platform.clone()));
     Dispatch::new(Parts {
         platform: platform.clone(),
         shard: index,
