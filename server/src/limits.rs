@@ -29,8 +29,9 @@ pub const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 pub const SEGMENT_BYTES_FIRST: u64 = 4 << 20;
 /// Log bytes after which a checkpoint is due.
 pub const CHECKPOINT_DUE_BYTES: u64 = 1 << 30;
-/// Sealed checkpoint chunk, before its tag.
-pub const CHECKPOINT_CHUNK_BYTES: usize = 1 << 20;
+/// Sealed checkpoint chunk, before its tag: archiving and sealing one holds the shard for some 50 µs. Chunks carry
+/// their length, so files with chunks of another size are read all the same.
+pub const CHECKPOINT_CHUNK_BYTES: usize = 64 << 10;
 /// Versions stay exactly representable in a JSON number.
 pub const VERSION_MAX: u64 = (1 << 53) - 1;
 

@@ -172,6 +172,7 @@ impl<P: Platform> LogStorage<P> {
                 writer.entities += chunk.entries.len() as u64;
                 let body = rkyv::to_bytes::<rancor::Error>(&chunk);
                 let body = body.map_err(|error| failed(&io::Error::other(error)))?;
+                self.platform.spawn().yield_if_due().await;
                 writer.write(&body, false, self.nonce()).await.map_err(|error| failed(&error))?;
             }
             if done {

@@ -10,7 +10,10 @@ use super::format::{BLOCK_BYTES_MAX, FormatError, NONCE_BYTES};
 use super::segment::Segment;
 use crate::runtime::buffer::AlignedBuffer;
 use crate::runtime::platform::DiskFile;
+use futures_lite::future::{poll_once, yield_now};
+use std::future::{Future, ready};
 use std::io;
+use std::pin::Pin;
 
 /// What lies at the scanner's offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,43 +59,126 @@ pub struct Scanner<'a, F> {
     frame: (u64, usize),
 }
 
-/// A piece of the file in memory.
+/// A piece of the file in memory. While it is looked at, the piece behind it is being read.
 pub struct Window {
     buffer: Option<AlignedBuffer>,
     at: u64,
     filled: usize,
     bytes: usize,
+    ahead: Option<Ahead>,
+    /// Buffers out of use.
+    spare: Vec<AlignedBuffer>,
+}
+
+type Reading = Pin<Box<dyn Future<Output = (io::Result<usize>, AlignedBuffer)>>>;
+
+/// A read under way of what follows the window.
+struct Ahead {
+    at: u64,
+    reading: Reading,
 }
 
 impl Window {
     /// Reads so many bytes at a time, at least.
     pub fn new(bytes: usize) -> Self {
-        Self { buffer: None, at: 0, filled: 0, bytes: bytes.next_multiple_of(BLOCK_BYTES_MAX) }
+        let bytes = bytes.next_multiple_of(BLOCK_BYTES_MAX);
+        Self { buffer: None, at: 0, filled: 0, bytes, ahead: None, spare: Vec::new() }
     }
 
     fn reset(&mut self) {
         self.filled = 0;
+        self.ahead = None;
     }
 
     /// Makes `offset..offset + need` available, as far as the limit and the file allow.
     async fn fill<F: DiskFile>(&mut self, file: &F, offset: u64, need: usize, limit: u64) -> io::Result<()> {
         let end = (offset + need as u64).min(limit);
-        if self.at <= offset && end <= self.at + self.filled as u64 {
+        if self.holds(offset, end) {
             return Ok(());
+        }
+        if self.take_ahead(file, offset, limit).await? && self.holds(offset, end) {
+            return self.read_ahead(file, limit).await;
         }
         let at = offset - offset % file.alignment().max(1) as u64;
         let wanted = ((end.saturating_sub(at)) as usize).max(self.bytes.min((limit - at) as usize));
         let wanted = wanted.next_multiple_of(BLOCK_BYTES_MAX);
-        let mut buffer = match self.buffer.take() {
-            Some(buffer) if buffer.capacity() >= wanted => buffer,
-            _ => AlignedBuffer::zeroed(wanted.max(self.bytes.min(1 << 20))),
-        };
-        buffer.set_len(wanted);
+        let present = self.buffer.take();
+        self.put_buffer(present);
+        let buffer = self.take_buffer(wanted);
         let (result, buffer) = read_whole_range(file, at, buffer).await;
         self.buffer = Some(buffer);
         (self.at, self.filled) = (at, 0);
         self.filled = result?.min((limit - at) as usize);
+        self.read_ahead(file, limit).await
+    }
+
+    /// A buffer of this length; its content is whatever was in it.
+    fn take_buffer(&mut self, len: usize) -> AlignedBuffer {
+        let fitting = self.spare.iter().position(|buffer| buffer.capacity() >= len);
+        let mut buffer = match fitting {
+            Some(position) => self.spare.swap_remove(position),
+            // With room for the frame that lies across the end of a window.
+            None if len >= self.bytes => AlignedBuffer::zeroed(len.max(self.bytes + self.bytes / 4)),
+            None => AlignedBuffer::zeroed(len),
+        };
+        buffer.set_len(len);
+        buffer
+    }
+
+    /// Keeps a buffer for reuse: one is read into and one is joined into while the third is looked at.
+    fn put_buffer(&mut self, buffer: Option<AlignedBuffer>) {
+        self.spare.extend(buffer);
+        if self.spare.len() > 2 {
+            self.spare.remove(0);
+        }
+    }
+
+    fn holds(&self, offset: u64, end: u64) -> bool {
+        self.at <= offset && end <= self.at + self.filled as u64
+    }
+
+    /// Begins to read what follows, if the window was filled and anything does.
+    async fn read_ahead<F: DiskFile>(&mut self, file: &F, limit: u64) -> io::Result<()> {
+        let at = self.at + self.filled as u64;
+        if at >= limit || self.filled < self.bytes || !at.is_multiple_of(BLOCK_BYTES_MAX as u64) {
+            return Ok(());
+        }
+        let bytes = self.bytes.min((limit - at) as usize).next_multiple_of(BLOCK_BYTES_MAX);
+        let mut reading: Reading = Box::pin(file.read_at(at, self.take_buffer(bytes)));
+        if let Some(read) = poll_once(&mut reading).await {
+            reading = Box::pin(ready(read));
+        }
+        self.ahead = Some(Ahead { at, reading });
+        // Whoever drives the shard's I/O hands it to the system now, before the window's frames are worked through.
+        yield_now().await;
         Ok(())
+    }
+
+    /// Goes on to the piece read ahead, and keeps what lies at the offset or behind it of the present one. False when
+    /// there is none that follows; a short one is as good as none.
+    async fn take_ahead<F: DiskFile>(&mut self, file: &F, offset: u64, limit: u64) -> io::Result<bool> {
+        let Some(Ahead { at, reading }) = self.ahead.take() else { return Ok(false) };
+        let start = offset - offset % file.alignment().max(1) as u64;
+        let follows = at == self.at + self.filled as u64 && (self.at..=at).contains(&start);
+        let (result, next) = reading.await;
+        let wanted = self.bytes.min((limit - at) as usize);
+        if !follows || result? < wanted {
+            return Ok(false);
+        }
+        let kept = (at - start) as usize;
+        let present = self.buffer.take();
+        if kept == 0 {
+            self.buffer = Some(next);
+        } else if let Some(present) = &present {
+            let mut joined = self.take_buffer((kept + next.len()).next_multiple_of(BLOCK_BYTES_MAX));
+            joined[..kept].copy_from_slice(&present[self.filled - kept..self.filled]);
+            joined[kept..kept + next.len()].copy_from_slice(&next);
+            self.buffer = Some(joined);
+            self.put_buffer(Some(next));
+        }
+        self.put_buffer(present);
+        (self.at, self.filled) = (start, kept + wanted);
+        Ok(true)
     }
 
     fn bytes(&mut self, offset: u64, len: usize) -> &mut [u8] {

@@ -93,16 +93,16 @@ impl<P: Platform> Recovery<'_, P> {
         Ok(true)
     }
 
-    /// Frames are written to listed segments only, so a segment the manifest cannot know of yet holds none: one that
-    /// does shows that the manifest is an older one, put back. Compacted ones are filled before they are listed.
+    /// Frames are written to listed segments only: one that is not listed, but holds frames from after the manifest
+    /// was published, shows that this is an older manifest, put back. (Compacted ones are filled before they are
+    /// listed, and retired ones hold what the manifest knows.)
     pub async fn look_behind_manifest(&mut self) -> Result<(), OpenError> {
         let mut numbers = self.segment_names().await?;
-        numbers.retain(|number| *number >= self.manifest.segment_number_next);
+        numbers.retain(|number| self.manifest.segments.iter().all(|reference| reference.number != *number));
         for number in numbers {
             let path = segment_path(&self.options.directory, number);
-            let listed = self.manifest.segments.iter().any(|reference| reference.number == number);
             let Ok((header, file)) = self.read_header(&path).await else { continue };
-            if listed || header.kind != SegmentKind::Commit {
+            if header.kind != SegmentKind::Commit {
                 continue;
             }
             let Some(data_key) = self.options.keyring.get(header.key_id) else { continue };
@@ -110,7 +110,9 @@ impl<P: Platform> Recovery<'_, P> {
             let segment = Segment::new(identity, directory, header, data_key, SLOT_MISSING);
             let size = file.size().await.map_err(io_error("measure", &path))?;
             let mut scanner = Scanner::new(&segment, file, 0, size, Window::new(BLOCK_BYTES_MAX));
-            if let Step::Frame(_) = scanner.step().await.map_err(io_error("read", &path))? {
+            let Step::Frame(frame) = scanner.step().await.map_err(io_error("read", &path))? else { continue };
+            let unknown = number >= self.manifest.segment_number_next;
+            if unknown || frame.first_sequence + u64::from(frame.records) > self.manifest.sequence_floor {
                 let manifest = self.options.directory.join(MANIFEST_NAME);
                 let reason = format!("it is older than {}, which holds data it does not list", path.display());
                 self.damage(&manifest, 0, reason)?;

@@ -80,8 +80,17 @@ fn must_conform(result: Result<(), Violation>) {
 /// Contract, replay, faults, every sync point, kills and churn.
 #[test]
 fn the_log_conforms_on_simulated_machines() {
-    let effort = Effort { seeds: 3, outcomes: 4, ..Effort::default() };
+    let effort = Effort { seeds: 1, batches: 4, churn_batches: 8, outcomes: 3, ..Effort::default() };
     must_conform(check_on_sim(&LogUnderTest::small(), effort));
+}
+
+#[test]
+#[ignore = "takes minutes: run it in release after a change of the log"]
+fn the_log_conforms_from_many_seeds() {
+    must_conform(check_on_sim(&LogUnderTest::small(), Effort { seeds: 60, ..Effort::default() }));
+    for seed in 1..20 {
+        must_conform(check_damage(&LogUnderTest::small(), seed, 40));
+    }
 }
 
 #[test]
