@@ -121,11 +121,11 @@ mod tests {
     #[test]
     fn both_forms_say_what_happened_and_what_went_wrong() {
         let mut measured = Measured::default();
-        measured.elapsed = Duration::from_secs(2);
         for _ in 0..1_000 {
             measured.count(5);
             measured.record(Kind::Read, 20_000);
         }
+        measured.elapsed = Duration::from_secs(2);
         measured.server_cpu = Some(Duration::from_millis(4));
         measured.refused("overloaded");
         measured.faults.lost = 3;

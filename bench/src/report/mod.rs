@@ -252,11 +252,11 @@ mod tests {
 
     fn round(rate: u64, cpu_ms: u64) -> Measured {
         let mut measured = Measured::default();
-        measured.elapsed = Duration::from_secs(1);
         for request in 0..rate {
             measured.record(Kind::Read, 10_000 + request * 100);
             measured.count(request * 1_000_000_000 / rate);
         }
+        measured.elapsed = Duration::from_secs(1);
         measured.server_cpu = Some(Duration::from_millis(cpu_ms));
         measured
     }
