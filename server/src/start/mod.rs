@@ -1,6 +1,6 @@
 //! The only place that wires rooms together: an ordered start, and an ordered stop.
 //!
-//! Order of the start: process limits → machine checks → directory lock → store and keys → addresses → shards open
+//! Order of the start: process limits → machine checks → directory lock → addresses → store and keys → shards open
 //! their logs → listeners → start block. Nothing is listened on before every log is open; a failure anywhere ends with
 //! one sentence and an exit status of its own, and leaves no half-started server behind.
 
@@ -89,9 +89,10 @@ pub fn serve(config: Config) -> Result<(), StartError> {
     let placement = machine(&config)?;
     let lock = DirectoryLock::acquire(&config.data_dir, LOCK_PATIENCE)?;
     check_space(&config.data_dir)?;
+    probe_addresses(&config)?;
     let prepared = prepare::prepare(&config, &placement)?;
     let admin_key = admin_key::obtain(&config)?;
-    probe_addresses(&config)?;
+    probe_shard_ports(&config, usize::from(prepared.store.shards()))?;
     let (plan, reports) = make_plan(&config, &placement, &prepared, &admin_key);
     let plan = Arc::new(plan);
     let threads = start_shards(&config, &placement, &plan)?;
@@ -163,17 +164,39 @@ fn probe_addresses(config: &Config) -> Result<(), StartError> {
     if let Some(path) = &config.wire_socket {
         addresses.push(("--wire-socket", ListenAddress::Unix(path.clone())));
     }
-    for (flag, address) in addresses {
-        probe_address(&address).map_err(|error| {
-            let shown = match &address {
-                ListenAddress::Tcp(address) => address.to_string(),
-                ListenAddress::Unix(path) => path.display().to_string(),
-            };
-            let message = format!("cannot listen on {shown} ({error}): stop what uses it or give another {flag}");
-            StartError::new(ExitStatus::AddressUnusable, message)
-        })?;
+    addresses.into_iter().try_for_each(|(flag, address)| probe(flag, &address))
+}
+
+/// The ports of the shards, once it is known how many there are.
+fn probe_shard_ports(config: &Config, shards: usize) -> Result<(), StartError> {
+    let (base, flag) = (config.wire_shard_base_port, "--wire-shard-base-port");
+    if base == 0 {
+        return Ok(());
     }
-    Ok(())
+    let mut ports = usize::from(base)..usize::from(base) + shards;
+    if ports.end > usize::from(u16::MAX) + 1 {
+        let message = format!("{shards} shards do not fit above {flag} {base}: give a lower one");
+        return Err(StartError::new(ExitStatus::Usage, message));
+    }
+    for taken in [config.rest_addr.port(), config.wire_addr.port()] {
+        if ports.contains(&usize::from(taken)) {
+            let message =
+                format!("the {shards} ports from {flag} {base} include {taken}, which is listened on already");
+            return Err(StartError::new(ExitStatus::Usage, message));
+        }
+    }
+    ports.try_for_each(|port| probe(flag, &ListenAddress::Tcp(SocketAddr::new(config.wire_addr.ip(), port as u16))))
+}
+
+fn probe(flag: &str, address: &ListenAddress) -> Result<(), StartError> {
+    probe_address(address).map_err(|error| {
+        let shown = match address {
+            ListenAddress::Tcp(address) => address.to_string(),
+            ListenAddress::Unix(path) => path.display().to_string(),
+        };
+        let message = format!("cannot listen on {shown} ({error}): stop what uses it or give another {flag}");
+        StartError::new(ExitStatus::AddressUnusable, message)
+    })
 }
 
 fn make_plan(

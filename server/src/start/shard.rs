@@ -16,6 +16,7 @@ use crate::runtime::production::Production;
 use crate::runtime::shard::ShardContext;
 use crate::storage::Storage;
 use crate::storage::log::{LogIdentity, LogOptions, LogSizes, LogStorage, OpenError};
+use futures_lite::future::or;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -40,7 +41,11 @@ pub(super) async fn run(plan: Arc<Plan>, context: ShardContext) {
     let index = context.index;
     let report = match serve(&plan, context).await {
         Ok(()) => ShardReport::Stopped,
-        Err((status, message)) => ShardReport::Failed { status, message },
+        Err((status, message)) => {
+            // The others need not wait for it when they drain.
+            plan.board.shard_is_quiet();
+            ShardReport::Failed { status, message }
+        }
     };
     plan.report(index, report);
 }
@@ -95,6 +100,12 @@ async fn open_log(plan: &Plan, index: usize, platform: &Production) -> Result<Rc
         report.records_replayed,
         if report.clean || plan.created { "" } else { "; it had not been shut down cleanly" }
     );
+    if !report.direct_io {
+        tracing::warn!(
+            "the file system of {} refuses O_DIRECT: commits are buffered writes with fdatasync, which is slower",
+            plan.shard_directories[index].display()
+        );
+    }
     for damage in &report.damage {
         tracing::error!("shard {index}: {damage}");
     }
@@ -149,6 +160,7 @@ fn join(
         metrics: plan.metrics.clone(),
         body_bytes_max: plan.body_bytes_max,
         custodian,
+        skips_damaged: plan.salvage,
     })
 }
 
@@ -172,23 +184,26 @@ fn listen(plan: &Plan, index: usize, net: &Net) -> io::Result<Bound> {
     if index == 0
         && let Some(path) = &plan.wire_socket
     {
-        net.listen(WIRE_SOCKET_LISTENER, ListenAddress::Unix(path.clone()))?;
+        let listened = net.listen(WIRE_SOCKET_LISTENER, ListenAddress::Unix(path.clone()));
+        listened
+            .map_err(|error| io::Error::new(error.kind(), format!("{} (--wire-socket): {error}", path.display())))?;
     }
     Ok(Bound { http, wire, shard })
 }
 
 /// Until a stop is asked for: gauges, health, templates, and data keys that can go.
 async fn keep_house(plan: &Plan, index: usize, platform: &Production, dispatch: &Rc<ShardDispatch>) {
-    let mut ticks = 0u64;
+    let (mut ticks, mut known) = (0u64, Vec::new());
     while !plan.board.is_draining() {
         if ticks.is_multiple_of(TICKS_PER_ROUND) {
-            report_health(plan, index, dispatch);
+            report_health(plan, index, dispatch, &mut known);
             if index == 0 {
                 if let Err(error) = plan.templates.rescan(platform).await {
                     tracing::warn!("templates were not looked over: {error}; tried again in a second");
                 }
                 if (ticks / TICKS_PER_ROUND) % ROUNDS_PER_KEY_CHECK == ROUNDS_PER_KEY_CHECK - 1 {
-                    dispatch.drop_unused_keys().await;
+                    // A peer that is gone would never answer: a drain ends the wait.
+                    or(dispatch.drop_unused_keys(), drain_begun(plan, platform)).await;
                 }
             }
         }
@@ -197,7 +212,14 @@ async fn keep_house(plan: &Plan, index: usize, platform: &Production, dispatch: 
     }
 }
 
-fn report_health(plan: &Plan, index: usize, dispatch: &ShardDispatch) {
+async fn drain_begun(plan: &Plan, platform: &Production) {
+    while !plan.board.is_draining() {
+        platform.clock().sleep(TICK).await;
+    }
+}
+
+/// Tells the board what is wrong, and the log what has become wrong or right since the last time.
+fn report_health(plan: &Plan, index: usize, dispatch: &ShardDispatch, known: &mut Vec<String>) {
     dispatch.keep_house();
     let mut problems = Vec::new();
     if let Some(reason) = dispatch.engine().storage().status().refuses_writes {
@@ -207,6 +229,13 @@ fn report_health(plan: &Plan, index: usize, dispatch: &ShardDispatch) {
         let damaged = plan.templates.damaged().into_iter();
         problems.extend(damaged.map(|(id, reason)| format!("the template of schema '{id}' is damaged: {reason}")));
     }
+    for problem in problems.iter().filter(|problem| !known.contains(problem)) {
+        tracing::warn!("not ready: {problem}");
+    }
+    if problems.is_empty() && !known.is_empty() {
+        tracing::info!("shard {index} serves reads and writes again");
+    }
+    known.clone_from(&problems);
     plan.board.report(index, problems);
 }
 

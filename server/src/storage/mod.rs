@@ -70,7 +70,9 @@ pub enum CommitError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// What was read does not authenticate, or is not what was asked for.
-    #[error("record at {place} is damaged: {reason}; run a check and restore from a backup")]
+    #[error(
+        "record at {place} is damaged: {reason}; restore it from a backup, or start with --salvage to read what is intact"
+    )]
     Corrupted {
         /// File and offset.
         place: String,

@@ -4,16 +4,20 @@ use super::Dispatch;
 use crate::command::{Command, ErrorCode, Failure, Outcome};
 use crate::crypto::keyring::{DataKeyId, Keyring};
 use crate::mailbox::{Answer, Errand};
-use crate::runtime::platform::{Doorbell, Platform};
+use crate::runtime::platform::{Clock, Doorbell, Platform};
 use crate::storage::Storage;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The shard on which templates and data keys are changed, so that changes come one after the other.
 const ADMIN_SHARD: usize = 0;
+/// How often, and how far apart, a shard without room in its mailbox is asked again.
+const INSIST_TIMES: usize = 200;
+const INSIST_PAUSE: Duration = Duration::from_millis(10);
 
 /// What a custodian's operation comes to.
 pub type KeyringFuture = Pin<Box<dyn Future<Output = Result<Arc<Keyring>, String>>>>;
@@ -55,14 +59,29 @@ impl<P: Platform, S: Storage, B: Doorbell> Dispatch<P, S, B> {
     /// Answers only after every shard has seen the newest templates.
     async fn everywhere_refreshed(self: &Rc<Self>, outcome: Outcome) -> Outcome {
         self.checker.borrow_mut().refresh();
+        let mut outcome = outcome;
         for shard in (0..self.parts.topology.shards()).filter(|shard| *shard != self.parts.shard) {
-            if let Answer::Outcome(Outcome::Failed(failure)) = self.ask(shard, Errand::RefreshTemplates).await {
+            let ask = || self.ask(shard, Errand::RefreshTemplates);
+            if let Answer::Outcome(Outcome::Failed(failure)) = self.insist(ask).await {
                 let message =
                     format!("the template is stored, but shard {shard} has not taken it up yet: {}", failure.message);
-                return Failure::new(ErrorCode::OutcomeUnknown, message).into();
+                outcome = Failure::new(ErrorCode::OutcomeUnknown, message).into();
             }
         }
         outcome
+    }
+
+    /// Asks again for a while when the mailbox has no room: what is durable must reach every shard.
+    async fn insist<F: Future<Output = Answer>>(&self, ask: impl Fn() -> F) -> Answer {
+        for _ in 0..INSIST_TIMES {
+            match ask().await {
+                Answer::Outcome(Outcome::Failed(failure)) if failure.code == ErrorCode::Overloaded => {
+                    self.parts.platform.clock().sleep(INSIST_PAUSE).await;
+                }
+                answer => return answer,
+            }
+        }
+        ask().await
     }
 
     async fn rotate_key(self: &Rc<Self>) -> Outcome {
@@ -83,11 +102,12 @@ impl<P: Platform, S: Storage, B: Doorbell> Dispatch<P, S, B> {
     }
 
     async fn adopted_everywhere(self: &Rc<Self>, keyring: Arc<Keyring>) -> Outcome {
+        let mut outcome = Outcome::KeyRotated { key_id: keyring.active().id().to_string() };
         for shard in 0..self.parts.topology.shards() {
             let answer = if shard == self.parts.shard {
                 self.adopt_keyring(keyring.clone()).await
             } else {
-                self.ask(shard, Errand::AdoptKeyring(keyring.clone())).await
+                self.insist(|| self.ask(shard, Errand::AdoptKeyring(keyring.clone()))).await
             };
             if let Answer::Outcome(Outcome::Failed(failure)) = answer {
                 let message = format!(
@@ -95,10 +115,10 @@ impl<P: Platform, S: Storage, B: Doorbell> Dispatch<P, S, B> {
                      a restart or another rotation completes it",
                     failure.message
                 );
-                return Failure::new(ErrorCode::OutcomeUnknown, message).into();
+                outcome = Failure::new(ErrorCode::Unavailable, message).into();
             }
         }
-        Outcome::KeyRotated { key_id: keyring.active().id().to_string() }
+        outcome
     }
 
     pub(super) async fn adopt_keyring(self: &Rc<Self>, keyring: Arc<Keyring>) -> Answer {

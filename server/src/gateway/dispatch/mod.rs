@@ -63,6 +63,8 @@ pub struct Parts<P: Platform, S: Storage, B: Doorbell> {
     pub body_bytes_max: usize,
     /// Keeper of the data keys; shard 0 only.
     pub custodian: Option<Rc<dyn KeyCustodian>>,
+    /// Listings leave damaged documents out (they are logged) instead of ending there: for `--salvage`.
+    pub skips_damaged: bool,
 }
 
 /// The dispatch of one shard. Lives in an `Rc`, on which `Api` is implemented.
@@ -131,22 +133,23 @@ impl<P: Platform, S: Storage, B: Doorbell> Dispatch<P, S, B> {
                 Failure::new(ErrorCode::Unavailable, "the server is shutting down: retry elsewhere or later").into(),
             );
         }
-        let judged = catch_unwind(AssertUnwindSafe(|| self.judge(principal, &command)));
-        match judged {
-            Ok(Judged::Refused(failure)) => Some(failure.into()),
-            Ok(Judged::Fine) => self.route(command, ticket),
-            Ok(Judged::NeedsTemplate) => {
+        match self.judge_caught(principal, &command) {
+            Judged::Refused(failure) => Some(failure.into()),
+            Judged::Fine => self.route(command, ticket),
+            Judged::NeedsTemplate => {
                 self.load_then_submit(principal.clone(), command.into_owned(), ticket);
                 None
             }
-            Err(_) => {
-                self.parts.metrics.shards[self.parts.shard].panics_caught.add(1);
-                Some(
-                    Failure::new(ErrorCode::Internal, "a bug stopped this request before it did anything; see the log")
-                        .into(),
-                )
-            }
         }
+    }
+
+    /// A panic while a request is judged is that request's failure: nothing has been changed yet.
+    fn judge_caught(&self, principal: &Principal, command: &Command<'_>) -> Judged {
+        catch_unwind(AssertUnwindSafe(|| self.judge(principal, command))).unwrap_or_else(|_| {
+            self.parts.metrics.shards[self.parts.shard].panics_caught.add(1);
+            let message = "a bug stopped this request before it did anything; see the log";
+            Judged::Refused(Failure::new(ErrorCode::Internal, message))
+        })
     }
 
     fn judge(&self, principal: &Principal, command: &Command<'_>) -> Judged {
@@ -222,7 +225,7 @@ impl<P: Platform, S: Storage, B: Doorbell> Dispatch<P, S, B> {
                 if let Command::Put { schema, .. } | Command::MultiPut { schema, .. } = &command {
                     this.parts.templates.load(&this.parts.platform, schema).await;
                 }
-                judged = this.judge(&principal, &command);
+                judged = this.judge_caught(&principal, &command);
                 if !matches!(judged, Judged::NeedsTemplate) {
                     break;
                 }

@@ -58,6 +58,7 @@ impl Cluster {
                 metrics: metrics.clone(),
                 body_bytes_max: 1 << 20,
                 custodian: None,
+                skips_damaged: false,
             });
             let (turning, doorbell) = (dispatch.clone(), sim.doorbell());
             platform.spawn().spawn(TaskClass::Foreground, async move {

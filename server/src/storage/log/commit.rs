@@ -156,23 +156,26 @@ impl<P: Platform> LogStorage<P> {
 
     /// See [`crate::storage::Storage::commit`].
     pub(super) async fn commit_batch(&self) -> Result<(), CommitError> {
-        let _guard = self.commit_lock.lock().await;
+        // The batch is taken before anything is waited for: what is appended from now on belongs to the next one.
         let mut frames = {
             let mut state = self.state.borrow_mut();
             let batch = std::mem::take(&mut state.open);
-            if batch.frames.is_empty() {
-                return Ok(());
-            }
-            state.commit_in_flight = true;
+            state.commit_in_flight |= !batch.frames.is_empty();
             batch.frames
         };
+        if frames.is_empty() {
+            return Ok(());
+        }
         let abandoned = Abandoned(self);
+        let _guard = self.commit_lock.lock().await;
         let result = self.commit_frames(&mut frames).await;
         std::mem::forget(abandoned);
         let mut state = self.state.borrow_mut();
         state.commit_in_flight = false;
         if result.is_err() {
             self.figures().commit_failures.add(1);
+            // What was appended meanwhile was judged against versions that never became durable: it goes too.
+            frames.append(&mut std::mem::take(&mut state.open).frames);
             for frame in &frames {
                 let bound = &frame.segment.bound;
                 bound.set(bound.get().saturating_sub(frame.bytes_bound()));

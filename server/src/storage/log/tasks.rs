@@ -92,6 +92,10 @@ impl<P: Platform> LogStorage<P> {
         let Some(_guard) = self.commit_lock.try_lock() else { return };
         let (segment, memory, first_sequence) = {
             let mut state = self.state.borrow_mut();
+            if !state.open.frames.is_empty() {
+                // A batch is about to follow the last frame, and its sequences come before the next one.
+                return;
+            }
             let ready = |segment: &SegmentOf<P>| state.tail_open && segment.state.get() == SegmentState::Ready;
             let Some(segment) = state.lineage.front().filter(|segment| ready(segment)).cloned() else { return };
             if segment.room() < BLOCK_BYTES_MAX as u64 {

@@ -213,3 +213,38 @@ fn nothing_readable_is_on_the_disk() {
         assert!(!bytes.windows(7).any(|window| window == b"planted"), "plaintext in {}", path.display());
     }
 }
+
+#[test]
+fn what_is_appended_while_a_commit_waits_its_turn_belongs_to_the_next_one() {
+    let fixture = Fixture::new();
+    let log = fixture.open();
+    let mut versions = Vec::new();
+    log.append(&[put("s", "a", b"1")], &mut versions).unwrap();
+    let tail_or_roll = log.commit_lock.try_lock().unwrap();
+    let mut commit = std::pin::pin!(log.commit());
+    assert!(fixture.run(futures_lite::future::poll_once(commit.as_mut())).is_none());
+    log.append(&[put("s", "b", b"2")], &mut versions).unwrap();
+    drop(tail_or_roll);
+    fixture.run(commit).unwrap();
+    let durable = |key| log.durable_version(EntityRef { schema: "s", key });
+    assert_eq!((durable("a"), durable("b")), (Some(1), None));
+    assert!(log.has_open_batch());
+    fixture.run(log.commit()).unwrap();
+    assert_eq!(durable("b"), Some(2));
+}
+
+#[test]
+fn a_batch_that_filled_during_a_failed_commit_goes_with_it() {
+    let fixture = Fixture::new();
+    let log = fixture.open();
+    let mut versions = Vec::new();
+    log.append(&[put("s", "a", b"1")], &mut versions).unwrap();
+    let tail_or_roll = log.commit_lock.try_lock().unwrap();
+    let mut commit = std::pin::pin!(log.commit());
+    assert!(fixture.run(futures_lite::future::poll_once(commit.as_mut())).is_none());
+    log.append(&[put("s", "b", b"2")], &mut versions).unwrap();
+    log.poison("the test says so".to_owned());
+    drop(tail_or_roll);
+    fixture.run(commit).unwrap_err();
+    assert!(!log.has_open_batch(), "it was judged against versions that never became durable");
+}
