@@ -164,7 +164,8 @@ impl<P: Platform> LogStorage<P> {
             batch.frames
         };
         if frames.is_empty() {
-            return Ok(());
+            // A batch that went with a failed commit is not acknowledged by asking for it again.
+            return Ok(self.state.borrow().check_writable()?);
         }
         let abandoned = Abandoned(self);
         let _guard = self.commit_lock.lock().await;
