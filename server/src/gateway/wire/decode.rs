@@ -10,24 +10,7 @@ use delta_wire::{Condition as Ask, HotRequest, read_frame, read_hot_request};
 use std::borrow::Cow;
 
 /// Kinds of request that the metrics tell apart; an index into `ShardMetrics::wire_requests`.
-pub const WIRE_REQUEST_KINDS: [&str; 16] = [
-    "hello",
-    "get",
-    "put",
-    "delete",
-    "multi_get",
-    "multi_put",
-    "list",
-    "schemas",
-    "schema_get",
-    "schema_put",
-    "schema_delete",
-    "schema_list",
-    "stats",
-    "ping",
-    "rotate_key",
-    "malformed",
-];
+pub use crate::metrics::WIRE_OPERATIONS as WIRE_REQUEST_KINDS;
 
 /// Index of what could not be understood.
 pub const KIND_MALFORMED: usize = 15;
