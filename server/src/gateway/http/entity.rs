@@ -1,14 +1,15 @@
 //! Entities: read, write, delete, and the map form that writes many.
 
 use super::condition::{Preconditions, ReadVerdict, WriteCondition};
+use super::problem;
 use super::problem::{KeyFailure, Problem, Versions};
 use super::reply::Reply;
 use super::request::Request;
 use super::service::{Context, unexpected};
-use super::{entity_map, problem};
 use crate::command::{Command, Condition, ErrorCode, Failure, Outcome, Version, check_entity_key};
 use crate::gateway::api::Api;
 use crate::runtime::platform::Clock;
+use crate::schema::parse_entity_map;
 use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
@@ -112,7 +113,7 @@ pub async fn put_many<A: Api, C: Clock>(
 ) -> Result<Reply, Problem> {
     Preconditions::require_none(request.headers, "with many documents at once")?;
     let body: Bytes = request.read_json().await?;
-    let items = entity_map::parse(&body)?;
+    let items = parse_entity_map(&body)?;
     if items.is_empty() {
         return Ok(Reply::json(&b"{\"status\":\"ok\",\"versions\":{}}"[..]));
     }

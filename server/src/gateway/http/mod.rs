@@ -8,7 +8,6 @@ mod body;
 mod condition;
 mod connection;
 mod entity;
-mod entity_map;
 mod listing;
 mod names;
 mod operations;
