@@ -189,8 +189,20 @@ fn probes_and_metrics_need_no_key() {
     }
     let metrics = http.get("/metrics").expect(200);
     assert!(metrics.header("content-type").unwrap().starts_with("text/plain") || metrics.text().contains("# TYPE"));
-    for family in ["requests", "cache", "commit", "entities"] {
-        assert!(metrics.text().contains(family), "no metric names {family}");
+    for series in [
+        "deltadb_http_requests_total{route=\"entity_put\",status=\"201\"} 1\n",
+        "deltadb_http_request_duration_seconds_count{route=\"entity_put\",status=\"2xx\"} 1\n",
+        "deltadb_wire_request_duration_seconds_count{shard=\"1\"} ",
+        "deltadb_cache_hits_total{shard=\"0\"} ",
+        "deltadb_commit_duration_seconds_bucket{",
+        "deltadb_commit_size_bytes_sum{",
+        "deltadb_network_received_bytes_total{",
+        "deltadb_writes_waiting{",
+        "deltadb_mailbox_outstanding{",
+        "deltadb_seal_failures_total{",
+        "deltadb_open_failures_total{",
+    ] {
+        assert!(metrics.text().contains(series), "{series} is missing: {}", metrics.text());
     }
     for line in metrics.text().lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
         let value = line.rsplit(' ').next().unwrap();

@@ -98,7 +98,10 @@ pub fn count<A: Api, C: Clock>(
     if let Some(counter) = shard.http.requests.get(metric).and_then(|route| route.get(position)) {
         counter.add(1);
     }
-    if let (Some(histogram), Some(elapsed_ns)) = (shard.http.latency_ns.get(metric), elapsed_ns) {
+    // Classes begin at 2xx: an informational status is never a reply.
+    let class = usize::from(status / 100).saturating_sub(2);
+    let histogram = shard.http.latency_ns.get(metric).and_then(|route| route.get(class));
+    if let (Some(histogram), Some(elapsed_ns)) = (histogram, elapsed_ns) {
         histogram.record(elapsed_ns);
     }
 }
