@@ -61,6 +61,10 @@ pub const COPY_BYTES_MAX: usize = 16 << 10;
 pub const COMPLETIONS_PER_TURN_MAX: usize = 512;
 /// Requests one shard may have outstanding at another.
 pub const MAILBOX_CREDITS: usize = 1024;
+/// Requests of one shard that may wait for a credit: a few for each connection, which asks for nothing more meanwhile.
+pub const MAILBOX_WAITING_MAX: usize = 4 * CONNECTIONS_MAX;
+/// What they may hold, in bytes of documents and keys.
+pub const MAILBOX_WAITING_BYTES_MAX: usize = 64 << 20;
 /// Reads of one shard that may wait for the disk.
 pub const READS_IN_FLIGHT_MAX: usize = 4096;
 /// Writes that may wait for commits in one shard, in bytes of documents.

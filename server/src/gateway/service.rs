@@ -74,7 +74,9 @@ impl<P: Platform, S: Storage, B: Doorbell> Service for ShardService<P, S, B> {
     }
 
     fn on_turn(&self) -> bool {
-        self.dispatch.turn()
+        let has_more = self.dispatch.turn();
+        self.wire.on_turn();
+        has_more
     }
 }
 

@@ -29,6 +29,7 @@ use decode::{Decoded, KIND_HELLO, KIND_MALFORMED, Refusal};
 use delta_wire::encode::Scratch;
 use session::{Connection, Deadline, Probe, Session, Table};
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -52,6 +53,8 @@ pub struct WireGateway<A: Api, N: WireOutput, C: Clock> {
     shard: usize,
     body_bytes_max: usize,
     connections: RefCell<Table>,
+    /// Connections with a request that waits for room at another shard, in the order they came to wait.
+    waiting: RefCell<VecDeque<ConnectionId>>,
     scratch: RefCell<Scratch>,
 }
 
@@ -70,6 +73,7 @@ impl<A: Api, N: WireOutput, C: Clock> WireGateway<A, N, C> {
             metrics,
             shard,
             connections: RefCell::default(),
+            waiting: RefCell::default(),
             scratch: RefCell::default(),
         }
     }
@@ -123,17 +127,36 @@ impl<A: Api, N: WireOutput, C: Clock> WireGateway<A, N, C> {
             } else {
                 self.reply(session, request_id, outcome);
             }
-            let resumable = session.paused && !session.refused && session.in_flight <= session.window() / 2;
-            if resumable {
-                session.paused = false;
-                if !session.input_ended {
-                    self.net.resume(id);
-                }
-            }
-            if resumable || session.input_ended || session.refused {
+            let resumed = self.resume_if_due(session);
+            if resumed || session.input_ended || session.refused {
                 self.read(connection, &[]);
             }
         });
+    }
+
+    /// Once a turn: for each request that found room at another shard, one connection goes on, first come first served.
+    pub fn on_turn(&self) {
+        while self.waiting.borrow().len() > self.api.waiting_for_room() {
+            let Some(id) = self.waiting.borrow_mut().pop_front() else { break };
+            self.with(id, |connection| {
+                connection.session.waits_for_room = false;
+                self.resume_if_due(&mut connection.session);
+                self.read(connection, &[]);
+            });
+        }
+    }
+
+    /// Receives again once few enough requests are in flight. Whether it does.
+    fn resume_if_due(&self, session: &mut Session) -> bool {
+        let few = session.in_flight <= session.window() / 2;
+        let is_due = session.paused && !session.refused && !session.waits_for_room && few;
+        if is_due {
+            session.paused = false;
+            if !session.input_ended {
+                self.net.resume(session.id);
+            }
+        }
+        is_due
     }
 
     /// Takes no more requests, on any connection; each is closed once what it was owed is sent.
@@ -199,10 +222,10 @@ impl<A: Api, N: WireOutput, C: Clock> WireGateway<A, N, C> {
         self.watch(session, decoder.buffered_bytes() > 0, frames, start_ns);
     }
 
-    /// Whether nothing more is handled for now: too much is in flight, or unsent.
+    /// Whether nothing more is handled for now: too much is in flight, or unsent, or other shards have no room.
     #[inline]
     fn is_held(&self, session: &mut Session) -> bool {
-        if session.in_flight >= session.window() && !session.paused {
+        if (session.waits_for_room || session.in_flight >= session.window()) && !session.paused {
             session.paused = true;
             self.net.pause(session.id);
         }
@@ -216,6 +239,7 @@ impl<A: Api, N: WireOutput, C: Clock> WireGateway<A, N, C> {
         let Some(principal) = &session.principal else { return self.on_hello(session, bytes) };
         let Decoded { request_id, kind, command } = decode::decode(bytes, self.body_bytes_max);
         self.figures().wire_requests[kind].add(1);
+        let waiting_before = self.api.waiting_for_room();
         let outcome = match command {
             Ok(command) => {
                 let ticket = Ticket::Wire { connection: session.id.to_u64(), request_id };
@@ -233,6 +257,10 @@ impl<A: Api, N: WireOutput, C: Clock> WireGateway<A, N, C> {
             }
             None => {
                 session.in_flight += 1;
+                if self.api.waiting_for_room() > waiting_before {
+                    session.waits_for_room = true;
+                    self.waiting.borrow_mut().push_back(session.id);
+                }
                 if let (Some(start_ns), None) = (timed_from, session.probe) {
                     session.probe = Some(Probe { request_id, start_ns });
                 }

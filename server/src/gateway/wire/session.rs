@@ -52,6 +52,8 @@ pub struct Session {
     pub reply_bytes_expected: usize,
     /// Receiving was stopped because too many were in flight.
     pub paused: bool,
+    /// One of its requests waits for room at another shard: nothing more is handled until there is.
+    pub waits_for_room: bool,
     /// The peer sends no more, or nothing more is taken from it: closed once nothing is in flight.
     pub input_ended: bool,
     /// An error frame about the connection was sent; whatever still arrives is dropped.
@@ -88,6 +90,7 @@ impl Connection {
             in_flight: 0,
             reply_bytes_expected: REPLY_BYTES_EXPECTED_FIRST,
             paused: false,
+            waits_for_room: false,
             input_ended: false,
             refused: false,
             closed: false,

@@ -27,6 +27,8 @@ type Handler = Box<dyn Fn(Command<'static>) -> Option<Outcome>>;
 pub struct FakeApi {
     pub handler: RefCell<Handler>,
     pub tickets: RefCell<Vec<Ticket>>,
+    /// How many requests wait for room at another shard.
+    pub waiting: Rc<Cell<usize>>,
     metrics: Arc<Metrics>,
 }
 
@@ -43,6 +45,9 @@ impl Api for FakeApi {
     }
     fn call(&self, _: &Principal, _: Command<'static>) -> impl Future<Output = Outcome> + 'static {
         std::future::ready(Outcome::Pong)
+    }
+    fn waiting_for_room(&self) -> usize {
+        self.waiting.get()
     }
     fn health(&self) -> Health {
         Health::default()
@@ -140,6 +145,7 @@ impl Bench {
         let api = Rc::new(FakeApi {
             handler: RefCell::new(Box::new(handler)),
             tickets: RefCell::default(),
+            waiting: Rc::default(),
             metrics: Metrics::new(2),
         });
         let (net, clock) = (FakeNet::default(), FakeClock::default());
