@@ -14,6 +14,7 @@ use crate::runtime::net::{ListenAddress, Net};
 use crate::runtime::platform::{Clock, Platform};
 use crate::runtime::production::Production;
 use crate::runtime::shard::ShardContext;
+use crate::schema::FileChange;
 use crate::storage::Storage;
 use crate::storage::log::{LogIdentity, LogOptions, LogSizes, LogStorage, OpenError};
 use futures_lite::future::or;
@@ -194,21 +195,45 @@ fn listen(plan: &Plan, index: usize, net: &Net) -> io::Result<Bound> {
 /// Until a stop is asked for: gauges, health, templates, and data keys that can go.
 async fn keep_house(plan: &Plan, index: usize, platform: &Production, dispatch: &Rc<ShardDispatch>) {
     let (mut ticks, mut known) = (0u64, Vec::new());
+    let mut templates_readable = true;
     while !plan.board.is_draining() {
         if ticks.is_multiple_of(TICKS_PER_ROUND) {
-            report_health(plan, index, dispatch, &mut known);
             if index == 0 {
-                if let Err(error) = plan.templates.rescan(platform).await {
-                    tracing::warn!("templates were not looked over: {error}; tried again in a second");
-                }
+                look_over_templates(plan, platform, &mut templates_readable).await;
                 if (ticks / TICKS_PER_ROUND) % ROUNDS_PER_KEY_CHECK == ROUNDS_PER_KEY_CHECK - 1 {
                     // A peer that is gone would never answer: a drain ends the wait.
                     or(dispatch.drop_unused_keys(), drain_begun(plan, platform)).await;
                 }
             }
+            report_health(plan, index, dispatch, &mut known);
         }
         ticks += 1;
         platform.clock().sleep(TICK).await;
+    }
+}
+
+/// Picks up what was done to the template files. A file that does not compile is a problem of the health report.
+async fn look_over_templates(plan: &Plan, platform: &Production, readable: &mut bool) {
+    match plan.templates.rescan(platform).await {
+        Ok(changes) => {
+            for (id, change) in changes {
+                let file = plan.templates.path_of(&id);
+                match change {
+                    FileChange::Added => tracing::info!("the template file {} was added", file.display()),
+                    FileChange::Changed => tracing::info!("the template file {} was changed", file.display()),
+                    FileChange::Removed => tracing::info!(
+                        "the template file {} was removed: schema '{id}' takes any JSON from now on",
+                        file.display()
+                    ),
+                }
+            }
+            *readable = true;
+        }
+        // Said once, not every second.
+        Err(error) if std::mem::take(readable) => {
+            tracing::warn!("template files cannot be looked over: {error}; what is known stays in force");
+        }
+        Err(_) => {}
     }
 }
 
@@ -226,8 +251,7 @@ fn report_health(plan: &Plan, index: usize, dispatch: &ShardDispatch, known: &mu
         problems.push(format!("shard {index} refuses writes: {reason}"));
     }
     if index == 0 {
-        let damaged = plan.templates.damaged().into_iter();
-        problems.extend(damaged.map(|(id, reason)| format!("the template of schema '{id}' is damaged: {reason}")));
+        problems.extend(plan.templates.damaged());
     }
     for problem in problems.iter().filter(|problem| !known.contains(problem)) {
         tracing::warn!("not ready: {problem}");
