@@ -193,3 +193,35 @@ fn a_rotated_key_keeps_everything_readable_after_crash_and_restart() {
     }
     assert_eq!(client.get("/entity/s/last").expect(200).text(), "9");
 }
+
+#[test]
+fn keys_rotated_under_load_on_several_shards_lose_nothing_to_a_kill() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut known = BTreeMap::new();
+    for round in 0..3 {
+        let server = start(directory.path(), Some(3));
+        known = load::check(&mut server.http(), &known);
+        let load = Load::start(&server, 12, 8, &known);
+        let mut admin = server.wire_client();
+        let mut key_ids = std::collections::BTreeSet::new();
+        for rotation in 1..=4 {
+            // Writes go on between the rotations, and while they are under way.
+            load.wait_for(rotation * 100);
+            assert!(key_ids.insert(admin.rotate_key().expect("a rotation is not refused for load")));
+        }
+        if round == 1 {
+            // Killed in the middle of one: its outcome is unknown, and nothing else.
+            let rotating = std::thread::spawn(move || drop(admin.rotate_key()));
+            server.kill();
+            rotating.join().unwrap();
+        } else {
+            load.wait_for(600);
+            server.kill();
+        }
+        known = load.finish();
+    }
+    let server = start(directory.path(), None);
+    load::check(&mut server.http(), &known);
+    assert_eq!(known.len(), 12 * 8);
+    server.stop_cleanly();
+}
