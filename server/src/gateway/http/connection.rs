@@ -39,6 +39,8 @@ pub(super) async fn serve<A: Api, C: Clock, S: ByteStream>(gateway: Rc<HttpGatew
         .max_header_size(gateway.limits.head_bytes_max)
         .max_buf_size(super::stream::SCRATCH_BYTES.max(gateway.limits.head_bytes_max))
         .header_read_timeout(None)
+        // A peer that has sent its last request may end its side at once; it is owed the reply all the same.
+        .half_close(true)
         .serve_connection(io, service);
 
     let mut alarm = Alarm::new(gateway.clock.clone());

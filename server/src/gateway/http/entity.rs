@@ -101,6 +101,10 @@ async fn any_of<A: Api, C: Clock>(
         };
         match condition.after(tried, failure.version) {
             Some(next) => tried = next,
+            None if condition.names_no_version() => {
+                let message = "If-Match names no version of this entity: send the tag that ETag gave, not a weak one";
+                return Err(Failure { message: message.into(), ..failure });
+            }
             None => return Err(failure),
         }
     }

@@ -144,6 +144,12 @@ async fn handle<A: Api, C: Clock>(
     if let Err(failure) = request::check_host(parts.version, &parts.headers) {
         return failure.into();
     }
+    if let Err(problem) = request::check_coding(&parts.headers) {
+        return problem.into();
+    }
+    if parts.method == Method::OPTIONS && parts.uri.path() == "*" {
+        return Reply::empty(StatusCode::NO_CONTENT).with_allow(routes::ALLOW_SOMEWHERE);
+    }
     let Some(target) = routes::find(parts.uri.path()) else {
         return Problem::new(ErrorCode::NotFound, "there is no such route; README.md lists them").into();
     };

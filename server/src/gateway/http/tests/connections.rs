@@ -49,15 +49,55 @@ fn heads_that_cannot_be_parsed_get_a_problem_document() {
 
 #[test]
 fn a_request_names_one_host() {
-    for head in ["GET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n"] {
+    for hosts in ["", "host: a\r\nhost: b\r\n", "host: a b\r\n", "host: u@a\r\n", "host: a/b\r\n"] {
         let mut client = Client::new();
-        client.send(head);
-        assert_eq!(only(&mut client).status, 400, "{head}");
+        client.send(format!("GET / HTTP/1.1\r\n{hosts}\r\n"));
+        assert_eq!(only(&mut client).status, 400, "{hosts}");
+    }
+    for host in ["", "a:80", "[::1]:8080", "ex%41mple.org"] {
+        let mut client = Client::new();
+        client.send(format!("GET /livez HTTP/1.1\r\nhost: {host}\r\n\r\n"));
+        assert_eq!(only(&mut client).status, 200, "{host}");
     }
     let mut client = Client::new();
     client.send("GET /livez HTTP/1.0\r\n\r\n");
     assert!(client.take().starts_with(b"HTTP/1.0 200"));
     assert!(client.is_closed(), "HTTP/1.0 closes");
+}
+
+#[test]
+fn a_peer_that_ends_its_side_after_a_request_gets_its_reply() {
+    let mut client = Client::new();
+    client.send(keyed("PUT", "/entity/s/a", &[], "1") + &keyed("GET", "/entity/s/a", &[], ""));
+    client.end();
+    let statuses: Vec<u16> = Answer::all(&client.take(), false).iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses, [201, 200]);
+    assert!(client.is_closed());
+
+    // Both at once, as it comes out of a pipe.
+    let mut client = Client::new();
+    client.send_and_end(keyed("GET", "/livez", &[], ""));
+    assert_eq!(only(&mut client).status, 200);
+    assert!(client.is_closed());
+}
+
+#[test]
+fn bodies_under_another_transfer_coding_are_not_taken() {
+    for coding in ["gzip, chunked", "chunked, chunked"] {
+        let mut client = Client::new();
+        let header = format!("transfer-encoding: {coding}");
+        client.send(keyed("PUT", "/entity/s/a", &[&header], "") + "1\r\n1\r\n0\r\n\r\n");
+        assert_eq!(only(&mut client).status, 501, "{coding}");
+        assert!(client.api.entities.borrow().is_empty());
+    }
+}
+
+#[test]
+fn options_of_the_whole_server_name_every_method() {
+    let mut client = Client::new();
+    client.send("OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n");
+    let answer = only(&mut client);
+    assert_eq!((answer.status, answer.header("allow")), (204, Some("GET, HEAD, PUT, POST, DELETE, OPTIONS")));
 }
 
 #[test]
