@@ -169,7 +169,7 @@ fn a_second_signal_ends_at_once_what_a_slow_client_holds_up() {
     server.signal(Signal::TERM);
     server.signal(Signal::TERM);
     assert!(server.ends_within(Duration::from_secs(10)), "a second signal is to end it at once");
-    server.wait();
+    assert_eq!(server.wait().status, 130);
     let server = start(directory.path(), None);
     assert_eq!(server.http().get("/entity/s/k").expect(200).text(), "1");
     server.http().get("/entity/s/slow").expect(404);
