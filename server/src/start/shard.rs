@@ -28,10 +28,10 @@ type ShardDispatch = Dispatch<Production, LogStorage<Production>, ShardDoorbell>
 type Failed = (ExitStatus, String);
 type Running = ShardService<Production, LogStorage<Production>, ShardDoorbell>;
 
-/// How often a shard looks whether it shall stop.
-const TICK: Duration = Duration::from_millis(50);
+/// How often a shard looks whether it shall stop. Each look wakes an idle shard, which is to cost next to nothing.
+const TICK: Duration = Duration::from_millis(100);
 /// Ticks between two rounds of housekeeping (gauges, templates, health).
-const TICKS_PER_ROUND: u64 = 20;
+const TICKS_PER_ROUND: u64 = 10;
 /// Rounds between two looks for data keys that nobody names any more.
 const ROUNDS_PER_KEY_CHECK: u64 = 10;
 /// Connections still open after the drain get this long to take their last bytes.
@@ -39,7 +39,6 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Runs to the end of the process's life. Errors reach the main thread through the plan's reports.
 pub(super) async fn run(plan: Arc<Plan>, context: ShardContext) {
-    let index = context.index;
     let report = match serve(&plan, context).await {
         Ok(()) => ShardReport::Stopped,
         Err((status, message)) => {
@@ -48,7 +47,7 @@ pub(super) async fn run(plan: Arc<Plan>, context: ShardContext) {
             ShardReport::Failed { status, message }
         }
     };
-    plan.report(index, report);
+    plan.report(report);
 }
 
 async fn serve(plan: &Arc<Plan>, context: ShardContext) -> Result<(), Failed> {
@@ -59,7 +58,7 @@ async fn serve(plan: &Arc<Plan>, context: ShardContext) -> Result<(), Failed> {
         WireIdentity { server_version: env!("CARGO_PKG_VERSION").into(), store_id: hex::encode(plan.store_id) };
     let service = ShardService::new(platform.clone(), net.clone(), dispatch.clone(), identity);
     net.attach(service.clone());
-    plan.report(index, ShardReport::Opened);
+    plan.report(ShardReport::Opened);
     while !plan.may_listen(index) {
         if plan.board.is_draining() {
             return storage.shutdown().await.map_err(|error| (ExitStatus::Failure, error.to_string()));
@@ -71,7 +70,7 @@ async fn serve(plan: &Arc<Plan>, context: ShardContext) -> Result<(), Failed> {
     if let Some(address) = bound.shard {
         let _ = plan.shard_addresses[index].set(address);
     }
-    plan.report(index, ShardReport::Listening { http: bound.http, wire: bound.wire });
+    plan.report(ShardReport::Listening { http: bound.http, wire: bound.wire });
     keep_house(plan, index, &platform, &dispatch).await;
     drain(plan, index, &platform, &net, &dispatch, &service).await;
     let sealed = storage.shutdown().await;
