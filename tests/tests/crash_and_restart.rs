@@ -167,6 +167,8 @@ fn a_second_signal_ends_at_once_what_a_slow_client_holds_up() {
     slow.write_all(head.as_bytes()).unwrap();
     server.http().get("/livez").expect(200);
     server.signal(Signal::TERM);
+    // Two signals of a kind that come together count as one.
+    delta_tests::eventually("the drain has begun", || server.stderr().contains("stopping:"));
     server.signal(Signal::TERM);
     assert!(server.ends_within(Duration::from_secs(10)), "a second signal is to end it at once");
     assert_eq!(server.wait().status, 130);
