@@ -32,7 +32,7 @@ use signals::StopSignal;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::AtomicU8;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -92,10 +92,10 @@ pub fn serve(config: Config) -> Result<(), StartError> {
     let prepared = prepare::prepare(&config, &placement)?;
     let admin_key = admin_key::obtain(&config)?;
     probe_shard_ports(&config, usize::from(prepared.store.shards()))?;
-    let (plan, notices) = make_plan(&config, &placement, &prepared, &admin_key);
-    let plan = Arc::new(plan);
-    let told = plan.clone();
-    stop.on_raise(move || told.notify(Notice::Stop)).map_err(no_handlers)?;
+    let (notify, notices) = channel();
+    let plan = Arc::new(make_plan(&config, &placement, &prepared, &admin_key, notify.clone()));
+    // Once the main thread is gone the process is ending anyway.
+    stop.on_raise(move || drop(notify.send(Notice::Stop))).map_err(no_handlers)?;
     let threads = start_shards(&config, &placement, &plan)?;
     let outcome = run(&config, &plan, &prepared, &admin_key, &notices, &stop);
     if outcome.is_err() {
@@ -205,13 +205,13 @@ fn make_plan(
     placement: &Placement,
     prepared: &Prepared,
     admin_key: &AdminKey,
-) -> (Plan, Receiver<Notice>) {
+    notify: Sender<Notice>,
+) -> Plan {
     let store = &prepared.store;
     let shards = usize::from(store.shards());
-    let (sender, notices) = channel();
     let cache_bytes = config.cache_bytes.unwrap_or_else(|| placement.memory_limit_bytes() / CACHE_SHARE);
     let cache_entries = config.cache_entries.unwrap_or(u64::from(u32::MAX));
-    let plan = Plan {
+    Plan {
         store: store.clone(),
         store_id: store.id(),
         generation: store.generation(),
@@ -233,10 +233,9 @@ fn make_plan(
         addresses: Mutex::new((config.rest_addr, config.wire_addr)),
         wire_socket: config.wire_socket.clone(),
         wire_shard_base_port: config.wire_shard_base_port,
-        notices: Mutex::new(sender),
+        notices: Mutex::new(notify),
         shards_allowed_to_listen: AtomicU8::new(NOBODY),
-    };
-    (plan, notices)
+    }
 }
 
 fn start_shards(config: &Config, placement: &Placement, plan: &Arc<Plan>) -> Result<ShardThreads, StartError> {

@@ -82,14 +82,9 @@ pub(super) const FIRST_SHARD: u8 = 1;
 pub(super) const EVERYBODY: u8 = 2;
 
 impl Plan {
-    /// Wakes the main thread.
-    pub(super) fn notify(&self, notice: Notice) {
-        // The main thread outlives the shards; should it be gone, the process is ending anyway.
-        let _ = self.notices.lock().unwrap_or_else(PoisonError::into_inner).send(notice);
-    }
-
     pub(super) fn report(&self, report: ShardReport) {
-        self.notify(Notice::Shard(report));
+        // The main thread outlives the shards; should it be gone, the process is ending anyway.
+        let _ = self.notices.lock().unwrap_or_else(PoisonError::into_inner).send(Notice::Shard(report));
     }
 
     pub(super) fn may_listen(&self, shard: usize) -> bool {
