@@ -216,6 +216,29 @@ fn a_damaged_template_file_refuses_writes_with_503_naming_it_and_nothing_else() 
 }
 
 #[test]
+fn a_template_that_is_no_regular_file_is_damaged_and_holds_nothing_up() {
+    let server = TestServer::builder().shards(2).start();
+    let mut http = server.http();
+    let templates = server.data_dir().join("templates");
+    std::fs::create_dir(templates.join("directory.json")).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(templates.join("pipe.json")).status().unwrap();
+    assert!(made.success());
+    delta_tests::eventually("both are noticed", || {
+        let said = http.get("/readyz").text();
+        ["directory.json", "pipe.json"].iter().all(|name| said.contains(name))
+    });
+    for schema in ["directory", "pipe"] {
+        let refused = http.put(&format!("/entity/{schema}/k"), "1").expect_problem(503);
+        assert!(refused.text().contains("no regular file"), "{}", refused.text());
+    }
+    http.put("/schema/other", r#"{"type":"integer"}"#).expect(201);
+    http.put("/entity/other/k", "1").expect(201);
+    std::fs::remove_file(templates.join("pipe.json")).unwrap();
+    delta_tests::eventually("the removal is noticed", || http.put("/entity/pipe/k", "1").status == 201);
+    server.stop_cleanly();
+}
+
+#[test]
 fn what_is_done_to_template_files_is_logged_once_each() {
     let server = TestServer::start();
     let mut http = server.http();

@@ -259,7 +259,13 @@ impl Templates {
         match stamp {
             Ok(_) => self.note_change(platform, id, found).await,
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.note_missing(id, found),
-            Err(error) => self.install(id, None, damaged(&format!("it cannot be looked at: {error}"))),
+            Err(error) => {
+                let reason = format!("it cannot be looked at: {error}");
+                let is_known = matches!(self.state(id), TemplateState::Damaged(known) if *known == *reason);
+                if !is_known {
+                    self.install(id, None, damaged(&reason));
+                }
+            }
         }
     }
 
