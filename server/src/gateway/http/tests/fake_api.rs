@@ -216,9 +216,6 @@ impl Api for Rc<FakeApi> {
         BODY_BYTES_MAX
     }
 
-    fn waiting_for_room(&self) -> usize {
-        0
-    }
     fn shard(&self) -> usize {
         0
     }
