@@ -196,14 +196,15 @@ async fn keep_house(plan: &Plan, index: usize, platform: &Production, dispatch: 
     let (mut ticks, mut known) = (0u64, Vec::new());
     let mut templates_readable = true;
     while !plan.board.is_draining() {
-        if ticks.is_multiple_of(TICKS_PER_ROUND) {
-            if index == 0 {
-                look_over_templates(plan, platform, &mut templates_readable).await;
-                if (ticks / TICKS_PER_ROUND) % ROUNDS_PER_KEY_CHECK == ROUNDS_PER_KEY_CHECK - 1 {
-                    // A peer that is gone would never answer: a drain ends the wait.
-                    or(dispatch.drop_unused_keys(), drain_begun(plan, platform)).await;
-                }
+        let round_is_due = ticks.is_multiple_of(TICKS_PER_ROUND);
+        if index == 0 && round_is_due {
+            look_over_templates(plan, platform, &mut templates_readable).await;
+            if (ticks / TICKS_PER_ROUND) % ROUNDS_PER_KEY_CHECK == ROUNDS_PER_KEY_CHECK - 1 {
+                // A peer that is gone would never answer: a drain ends the wait.
+                or(dispatch.drop_unused_keys(), drain_begun(plan, platform)).await;
             }
+        }
+        if round_is_due {
             report_health(plan, index, dispatch, &mut known);
         }
         ticks += 1;
@@ -250,7 +251,8 @@ fn report_health(plan: &Plan, index: usize, dispatch: &ShardDispatch, known: &mu
         problems.push(format!("shard {index} refuses writes: {reason}"));
     }
     if index == 0 {
-        problems.extend(plan.templates.damaged());
+        let damaged = plan.templates.damaged().into_iter();
+        problems.extend(damaged.map(|(id, reason)| plan.templates.damaged_failure(&id, &reason).message.into_owned()));
     }
     for problem in problems.iter().filter(|problem| !known.contains(problem)) {
         tracing::warn!("not ready: {problem}");
