@@ -20,6 +20,19 @@ pub struct Scenario {
     pub contenders: Vec<Contender>,
 }
 
+/// One thing that a server is held to.
+pub struct MarkRow {
+    pub what: String,
+    /// `None` when it was not measured.
+    pub figure: Option<f64>,
+    /// With its sign and unit.
+    pub threshold: String,
+    /// `met`, or another word.
+    pub verdict: &'static str,
+    /// The figures behind it, or why there are none.
+    pub detail: String,
+}
+
 /// What one server answered.
 pub struct Contender {
     /// Its name.
@@ -32,6 +45,10 @@ pub struct Contender {
     pub p50_us: f64,
     pub p99_us: f64,
     pub p999_us: f64,
+    /// How busy the generator was in the round where it was busiest, from 0 to 1.
+    pub own_load: f64,
+    /// Documents read and found right, in all rounds.
+    pub verified: u64,
     /// Requests that were refused or went wrong, in all rounds.
     pub troubles: u64,
     /// Latencies of all rounds.
@@ -59,6 +76,8 @@ impl Contender {
             p50_us: quantile_us(0.5),
             p99_us: quantile_us(0.99),
             p999_us: quantile_us(0.999),
+            own_load: rounds.iter().map(Measured::own_load).fold(0.0, f64::max),
+            verified: rounds.iter().map(|round| round.verified).sum(),
             troubles: rounds.iter().map(troubles).sum(),
             latencies_ns,
             steps: middle.map(steps).unwrap_or_default(),
@@ -106,8 +125,8 @@ fn steps(round: &Measured) -> Vec<f64> {
 }
 
 /// The page.
-pub fn page(title: &str, subtitle: &str, scenarios: &[Scenario]) -> String {
-    let mut body = String::new();
+pub fn page(title: &str, subtitle: &str, marks: &[MarkRow], scenarios: &[&Scenario]) -> String {
+    let mut body = marks_table(marks);
     for scenario in scenarios {
         let _ = write!(body, "<section><h2>{}</h2>", escaped(&scenario.title));
         body.push_str(&legend(scenario));
@@ -124,6 +143,34 @@ pub fn page(title: &str, subtitle: &str, scenarios: &[Scenario]) -> String {
          <title>{title}</title><style>{STYLE}</style></head><body><header><h1>{title}</h1><p>{subtitle}</p></header>\
          <main>{body}</main></body></html>\n"
     )
+}
+
+fn marks_table(marks: &[MarkRow]) -> String {
+    let measured = marks.iter().filter(|mark| mark.figure.is_some()).count();
+    if measured == 0 {
+        return String::new();
+    }
+    let met = marks.iter().filter(|mark| mark.verdict == "met").count();
+    let mut text =
+        format!("<section class=marks><h2>Marks</h2><p class=legend>{met} met of {measured} measured</p><table>");
+    text.push_str("<tr><th>mark</th><th>figure</th><th>threshold</th><th></th><th></th></tr>");
+    for mark in marks {
+        let figure = mark.figure.map_or("–".to_owned(), |figure| format!("{figure:.3}"));
+        let class = match mark.verdict {
+            "met" => "good",
+            "NOT MET" => "bad",
+            _ => "soft",
+        };
+        let _ = write!(
+            text,
+            "<tr><th>{}</th><td>{figure}</td><td>{}</td><td><b class={class}>{}</b></td><td class=detail>{}</td></tr>",
+            escaped(&mark.what),
+            escaped(&mark.threshold),
+            escaped(&mark.verdict.to_lowercase()),
+            escaped(&mark.detail),
+        );
+    }
+    text + "</table></section>"
 }
 
 fn latency_chart(scenario: &Scenario) -> String {
@@ -238,7 +285,8 @@ svg text{fill:var(--soft);font-size:11.5px}svg text.name{fill:var(--ink);font-si
 table{width:100%;border-collapse:collapse;margin-top:16px;font-variant-numeric:tabular-nums}\
 th,td{padding:5px 10px;text-align:right;border-top:1px solid var(--grid);white-space:nowrap}tr:first-child th{border:0;\
 color:var(--soft);font-weight:500}th:first-child{text-align:left;font-weight:600}td.bar{width:26%;padding-right:0}\
-td.bar div{height:13px;border-radius:4px;min-width:2px}.trouble{color:#e03131}\
+td.bar div{height:13px;border-radius:4px;min-width:2px}.trouble,.bad{color:#e03131}.good{color:#2f9e44}.soft{color:var(--soft);font-weight:400}\
+.marks th:first-child{white-space:normal}td.detail{text-align:left;white-space:normal;color:var(--soft)}\
 .line0{stroke:var(--c0)}.line1{stroke:var(--c1)}.line2{stroke:var(--c2)}.line3{stroke:var(--c3)}.line4{stroke:var(--c4)}\
 .line5{stroke:var(--c5)}.line6{stroke:var(--c6)}.line7{stroke:var(--c7)}.fill0{background:var(--c0)}\
 .fill1{background:var(--c1)}.fill2{background:var(--c2)}.fill3{background:var(--c3)}.fill4{background:var(--c4)}\
@@ -280,7 +328,16 @@ mod tests {
             Contender::new("failed".to_owned(), &[]),
         ];
         let scenario = Scenario { title: "GET & more".to_owned(), contenders };
-        let page = page("title", "subtitle", &[scenario]);
+        let mark = |verdict, figure| MarkRow {
+            what: "speed <of light>".to_owned(),
+            figure,
+            threshold: "≤ 1 ×".to_owned(),
+            verdict,
+            detail: "the reason".to_owned(),
+        };
+        let marks = [mark("met", Some(0.5)), mark("NOT MET", Some(1.5)), mark("not measured", None)];
+        let page = page("title", "subtitle", &marks, &[&scenario]);
+        assert!(page.contains("1 met of 2 measured") && page.contains("speed &lt;of light&gt;"));
         for part in ["GET &amp; more", "&lt;them&gt;", "3.00 ×", "<svg", "curve line1", "99.9 %", "requests/s"] {
             assert!(page.contains(part), "'{part}' is missing");
         }
