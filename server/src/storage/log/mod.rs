@@ -16,7 +16,7 @@ mod commit;
 mod compaction;
 mod device;
 mod format;
-mod index;
+pub mod index;
 mod live;
 mod manifest;
 mod prepare;
