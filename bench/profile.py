@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Where the time of a request goes: µs (perf, cpu-clock) and instructions (callgrind) of GET and PUT, by room.
 
-    cargo build --release -p deltadb -p delta-bench --bins --example request_path
+    cargo build --release -p deltadb -p delta-bench
     bench/profile.py --directory DIR
 
 The server runs on the first CPU allowed, the load on the last one, 50 connections in a closed loop. perf samples the
 server's threads; each sample counts for the room of the function it fell into, so that inlined code counts for its
 caller. Shares become µs through the CPU time for each request of the same run. callgrind counts the instructions of
-the same path without kernel and sockets (valgrind does not run the server's io_uring): see examples/request_path.rs.
+the same path without kernel and sockets (valgrind does not run the server's io_uring): see limits/request_path.rs.
 perf wants the right to look into the kernel (root, or kernel.perf_event_paranoid <= 1). Either half is left out, with
 the reason, where its tool is missing.
 """
@@ -115,7 +115,7 @@ def counted(program, name, requests, directory):
     """Instructions for each request, by room."""
     out = os.path.join(directory, name + ".callgrind")
     run(["valgrind", "--tool=callgrind", "--collect-atstart=no", "--toggle-collect=*measured_requests*",
-         f"--callgrind-out-file={out}", program, name, requests])
+         f"--callgrind-out-file={out}", program, "request-path", "--requests", requests, *(["--put"] if name == "put" else [])])
     listing = run(["callgrind_annotate", "--threshold=100", "--show=Ir", out])
     counts = collections.Counter()
     for line in listing.splitlines():
@@ -160,7 +160,7 @@ def main():
         else:
             print("perf is not installed: no CPU time by room")
         if shutil.which("valgrind"):
-            program = os.path.join(options.target, "examples", "request_path")
+            program = os.path.join(options.target, "delta-limits")
             columns = {name.upper(): counted(program, name, options.requests, directory) for name in ("get", "put")}
             for column in columns.values():
                 column.pop("the simulated machine", None)

@@ -8,6 +8,7 @@ mod bare;
 mod disk;
 mod documents;
 mod http;
+mod request_path;
 mod seal;
 
 use anyhow::Result;
@@ -35,6 +36,8 @@ enum Command {
     Read(ReadFlags),
     /// AES-256-GCM in place
     Seal(SealFlags),
+    /// Answer requests on a simulated machine, to count their instructions
+    RequestPath(RequestPathFlags),
 }
 
 #[derive(Args)]
@@ -101,6 +104,15 @@ struct SealFlags {
     seconds: f64,
 }
 
+#[derive(Args)]
+struct RequestPathFlags {
+    /// Put instead of Get
+    #[arg(long)]
+    put: bool,
+    #[arg(long, default_value_t = 20_000, value_name = "N")]
+    requests: u64,
+}
+
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::ServeWire(flags) => {
@@ -111,5 +123,6 @@ fn main() -> Result<()> {
         Command::Commit(flags) => disk::commit(&flags),
         Command::Read(flags) => disk::read(&flags),
         Command::Seal(flags) => seal::seal(&flags),
+        Command::RequestPath(flags) => request_path::answer(&flags),
     }
 }

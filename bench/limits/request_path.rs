@@ -1,9 +1,10 @@
 //! The path of a request without kernel and sockets, for counting instructions: frame, validation, engine, sealing,
 //! commit and reply, on a simulated machine whose disk is memory.
 //!
-//! `request_path get|put REQUESTS`; everything that counts happens in `measured_requests`, so that
+//! Everything that counts happens in `measured_requests`, so that
 //! `valgrind --tool=callgrind --toggle-collect='*measured_requests*'` counts nothing else. `bench/profile.py` does that.
 
+use crate::RequestPathFlags;
 use delta_bench::document::{Documents, Key, TEMPLATE};
 use delta_wire::encode::{document, get, put, written};
 use delta_wire::{Condition, FrameDecoder, HotRequest, read_hot_request};
@@ -27,6 +28,20 @@ const VALUE_BYTES: usize = 400;
 const TOGETHER: usize = 50;
 const STORE_ID: [u8; 16] = [7; 16];
 const FRAME_BYTES_MAX: usize = 1 << 20;
+
+/// Answers so many requests.
+pub fn answer(flags: &RequestPathFlags) -> anyhow::Result<()> {
+    let mut server = Server::start()?;
+    let mut out = Vec::new();
+    // Every key is there, and everything that grows has grown, before anything counts.
+    for turn in turns(false, KEYS * 2, 1)?.iter().chain(&turns(!flags.put, KEYS, KEYS * 2 + 1)?) {
+        server.turn(turn, &mut out)?;
+    }
+    let turns = turns(!flags.put, flags.requests, KEYS * 4)?;
+    let sent = measured_requests(&mut server, &turns, &mut out)?;
+    println!("{} requests, {sent} bytes of replies", flags.requests);
+    Ok(())
+}
 
 struct Server {
     sim: Sim,
@@ -149,24 +164,4 @@ fn turns(is_read: bool, requests: u64, revision: u64) -> anyhow::Result<Vec<Vec<
         out
     };
     Ok(numbers.chunks(TOGETHER).map(frames).collect())
-}
-
-fn main() -> anyhow::Result<()> {
-    let mut arguments = std::env::args().skip(1);
-    let is_read = match arguments.next().as_deref() {
-        Some("get") => true,
-        Some("put") => false,
-        _ => anyhow::bail!("say get or put, and how many requests"),
-    };
-    let requests = arguments.next().map_or(Ok(10_000), |text| text.parse())?;
-    let mut server = Server::start()?;
-    let mut out = Vec::new();
-    // Every key is there, and everything that grows has grown, before anything counts.
-    for turn in turns(false, KEYS * 2, 1)?.iter().chain(&turns(is_read, KEYS, KEYS * 2 + 1)?) {
-        server.turn(turn, &mut out)?;
-    }
-    let turns = turns(is_read, requests, KEYS * 4)?;
-    let sent = measured_requests(&mut server, &turns, &mut out)?;
-    println!("{requests} requests, {sent} bytes of replies");
-    Ok(())
 }
