@@ -26,11 +26,11 @@ ROOMS = [
     ("runtime: ring, sockets, executor", r"deltadb::runtime|glommio|io_uring|deltadb::start|deltadb::metrics|async_task|futures"),
     ("copying (libc)", r"memcpy|memmove|memset|memcmp|bcmp|copy_nonoverlapping"),
     ("allocation (libc)", r"malloc|free|calloc|realloc|alloc::|_int_|tcache|unlink_chunk|sysmalloc"),
-    ("clock (vdso)", r"clock_gettime|vdso"),
+    ("clock, mostly asked while spinning", r"clock_gettime|vdso"),
 ]
 KERNEL = [
-    ("kernel: block device and file system", r"blk|bio_|bio$|nvme|virtio|virtblk|ext4|iomap|dio|scsi|submit_|jbd2|fsync|vfs_|sbitmap|__get_user_pages|gup_|folio|vring|virtqueue|vp_notify"),
-    ("kernel: network", r"tcp|ip_|ip4|__ip|inet|skb|sock|net_|netif|napi|loopback|dev_|__dev|unix_|nf_|eth_|csum|rcv|xmit|process_backlog|lo_|sk_|__sk|neigh|fib|ipv4|qdisc|kfree_skb|bpf|release_sock|lock_sock|__copy_skb|simple_copy|validate_x|csum"),
+    ("kernel: block device and file system", r"blk|bio_|bio$|nvme|virtio|virtblk|ext4|iomap|dio|scsi|submit_|jbd2|fsync|vfs_|sbitmap|__get_user_pages|gup_|folio|vring|virtqueue|vp_notify|iowrite"),
+    ("kernel: network", r"tcp|ip_|ip4|__ip|inet|skb|sock|net_|netif|napi|loopback|dev_|__dev|unix_|nf_|eth_|csum|rcv|xmit|process_backlog|lo_|sk_|__sk|neigh|fib|ipv4|qdisc|kfree_skb|bpf|release_sock|lock_sock|__copy_skb|simple_copy|validate_x|bbr_"),
     ("kernel: io_uring", r"^io_|io_uring|__io_|io_wq|io_req|req_"),
     ("kernel: scheduling and waking", r"sched|wake|ttwu|switch|rq_|pick_|dequeue|enqueue|update_|__update|load_balance|idle|futex|timer|hrtimer|eventfd|ep_poll|poll|rcu|preempt|task_"),
     ("kernel: copying", r"copy|memcpy|memset|rep_movs|clear_"),

@@ -113,3 +113,47 @@ impl Protocol for Wire {
         Some(consumed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use delta_bench::document::Documents;
+    use delta_wire::encode::{get, put};
+    use delta_wire::{Condition, Reply, decode_reply};
+
+    fn wire() -> Wire {
+        Wire::new(Table::new(10, 200).unwrap())
+    }
+
+    #[test]
+    fn whole_requests_are_answered_with_the_right_document_and_the_rest_is_left() {
+        let mut input = Vec::new();
+        put(&mut input, 1, "bench", "key-000000000003", b"{}", Condition::None);
+        get(&mut input, 2, "bench", "key-000000000003");
+        let whole = input.len();
+        input.extend_from_slice(&[40, 0, 0, 0, 1]);
+        let mut out = Vec::new();
+        assert_eq!(wire().answer(&input, &mut out), Some(whole));
+        let first_bytes = LENGTH_PREFIX_BYTES + u32::from_le_bytes(out[..4].try_into().unwrap()) as usize;
+        let (first, second) = out.split_at(first_bytes);
+        let (ticket, reply) = decode_reply(&first[LENGTH_PREFIX_BYTES..]).unwrap();
+        let Reply::Written(written) = reply else { panic!("a put is answered like a write") };
+        assert_eq!(ticket, 1);
+        let (ticket, reply) = decode_reply(&second[LENGTH_PREFIX_BYTES..]).unwrap();
+        let Reply::Document(found) = reply else { panic!("a get is answered with a document") };
+        assert_eq!((ticket, found.version), (2, written.version), "no read is older than a write before it");
+        assert!(Documents::new(200).unwrap().check(3, &found.content).is_ok());
+    }
+
+    #[test]
+    fn what_the_generator_never_sends_ends_the_server() {
+        let mut out = Vec::new();
+        assert_eq!(wire().answer(&[4, 0, 0, 0, 1, 2, 3, 4], &mut out), None);
+        let mut unknown = Vec::new();
+        get(&mut unknown, 1, "bench", "key-000000000010");
+        assert_eq!(wire().answer(&unknown, &mut out), None);
+        assert_eq!(Ping.answer(b"*1\r\n$4\r\nPONG\r\n", &mut out), None);
+        assert_eq!(Ping.answer(b"*1\r\n$4\r\nPING\r\n*1\r\n", &mut out), Some(14));
+        assert_eq!(out, b"+PONG\r\n");
+    }
+}

@@ -117,5 +117,6 @@ fn ask(question: &Question, stage: &Stage<'_>, peers: &[Peer]) -> Result<Answere
     };
     let contenders = asked.iter().zip(&rounds).map(|(peer, rounds)| Contender::new(name(peer), rounds)).collect();
     let scenario = Scenario { title: question.title(stage.flags), contenders };
-    Ok(Answered { question: question.name, servers: asked.iter().map(|peer| peer.name).collect(), scenario })
+    let servers = asked.iter().map(|peer| peer.name).collect();
+    Ok(Answered { question: question.name, offered_rate: workload.rate, servers, scenario })
 }

@@ -5,6 +5,7 @@ mod chart;
 use crate::measure::{Measured, STEP};
 use chart::{Axis, Line, Scale};
 use hdrhistogram::Histogram;
+use std::collections::HashMap;
 use std::fmt::Write;
 
 /// Points of a latency curve.
@@ -127,14 +128,16 @@ fn steps(round: &Measured) -> Vec<f64> {
 /// The page.
 pub fn page(title: &str, subtitle: &str, marks: &[MarkRow], scenarios: &[&Scenario]) -> String {
     let mut body = marks_table(marks);
+    let mut palette = Palette::default();
     for scenario in scenarios {
+        let colors = palette.of(scenario);
         let _ = write!(body, "<section><h2>{}</h2>", escaped(&scenario.title));
-        body.push_str(&legend(scenario));
+        body.push_str(&legend(scenario, &colors));
         body.push_str("<div class=charts>");
-        body.push_str(&latency_chart(scenario));
-        body.push_str(&throughput_chart(scenario));
+        body.push_str(&latency_chart(scenario, &colors));
+        body.push_str(&throughput_chart(scenario, &colors));
         body.push_str("</div>");
-        body.push_str(&figures(scenario));
+        body.push_str(&figures(scenario, &colors));
         body.push_str("</section>");
     }
     let (title, subtitle) = (escaped(title), escaped(subtitle));
@@ -143,6 +146,36 @@ pub fn page(title: &str, subtitle: &str, marks: &[MarkRow], scenarios: &[&Scenar
          <title>{title}</title><style>{STYLE}</style></head><body><header><h1>{title}</h1><p>{subtitle}</p></header>\
          <main>{body}</main></body></html>\n"
     )
+}
+
+/// A colour for each server, the same all over the page unless two of one scenario would share it.
+#[derive(Default)]
+struct Palette(HashMap<String, usize>);
+
+impl Palette {
+    fn of(&mut self, scenario: &Scenario) -> Vec<usize> {
+        let known = |palette: &Self, contender: &Contender| palette.0.get(server_of(&contender.name)).copied();
+        // Those that have one come first, so that newcomers take what is left.
+        let mut colors: Vec<Option<usize>> = Vec::new();
+        for contender in &scenario.contenders {
+            let color = known(self, contender).filter(|color| !colors.contains(&Some(*color)));
+            colors.push(color);
+        }
+        for (number, contender) in scenario.contenders.iter().enumerate() {
+            if colors[number].is_none() {
+                let free = (0..chart::COLORS).find(|color| !colors.contains(&Some(*color)));
+                let color = free.unwrap_or(number % chart::COLORS);
+                colors[number] = Some(color);
+                self.0.entry(server_of(&contender.name).to_owned()).or_insert(color);
+            }
+        }
+        colors.into_iter().flatten().collect()
+    }
+}
+
+/// A contender's name without what is said of it in parentheses.
+fn server_of(name: &str) -> &str {
+    name.split(" (").next().unwrap_or(name)
 }
 
 fn marks_table(marks: &[MarkRow]) -> String {
@@ -173,12 +206,12 @@ fn marks_table(marks: &[MarkRow]) -> String {
     text + "</table></section>"
 }
 
-fn latency_chart(scenario: &Scenario) -> String {
+fn latency_chart(scenario: &Scenario, colors: &[usize]) -> String {
     let lines: Vec<Line> = scenario
         .contenders
         .iter()
-        .enumerate()
-        .map(|(number, contender)| Line { color: number, points: curve(&contender.latencies_ns) })
+        .zip(colors)
+        .map(|(contender, color)| Line { color: *color, points: curve(&contender.latencies_ns) })
         .collect();
     let slower = Axis {
         label: "requests faster than this",
@@ -202,13 +235,13 @@ fn curve(latencies_ns: &Histogram<u64>) -> Vec<(f64, f64)> {
         .collect()
 }
 
-fn throughput_chart(scenario: &Scenario) -> String {
+fn throughput_chart(scenario: &Scenario, colors: &[usize]) -> String {
     let lines: Vec<Line> = scenario
         .contenders
         .iter()
-        .enumerate()
-        .map(|(number, contender)| Line {
-            color: number,
+        .zip(colors)
+        .map(|(contender, color)| Line {
+            color: *color,
             points: contender
                 .steps
                 .iter()
@@ -222,16 +255,15 @@ fn throughput_chart(scenario: &Scenario) -> String {
     chart::draw("Throughput", &time, &rate, &lines)
 }
 
-fn legend(scenario: &Scenario) -> String {
+fn legend(scenario: &Scenario, colors: &[usize]) -> String {
     let mut text = String::from("<p class=legend>");
-    for (number, contender) in scenario.contenders.iter().enumerate() {
-        let color = number % chart::COLORS;
+    for (contender, color) in scenario.contenders.iter().zip(colors) {
         let _ = write!(text, "<span><i class=\"fill{color}\"></i>{}</span>", escaped(&contender.name));
     }
     text + "</p>"
 }
 
-fn figures(scenario: &Scenario) -> String {
+fn figures(scenario: &Scenario, colors: &[usize]) -> String {
     let most = scenario.contenders.iter().map(Contender::rate).fold(1e-9, f64::max);
     let own = scenario.contenders.first().map_or(0.0, Contender::rate);
     let mut text = String::from(
@@ -251,7 +283,7 @@ fn figures(scenario: &Scenario) -> String {
             "<tr><th>{}{trouble}</th><td class=bar><div class=\"fill{}\" style=\"width:{:.1}%\"></div></td><td>{}</td>\
              <td>{ratio}</td><td>{:.0} %</td><td>{:.1}</td><td>{:.1}</td><td>{:.1}</td><td>{cpu}</td></tr>",
             escaped(&contender.name),
-            number % chart::COLORS,
+            colors[number],
             rate / most * 100.0,
             crate::output::grouped(rate as u64),
             contender.spread() * 100.0,
@@ -318,6 +350,19 @@ mod tests {
         assert_eq!(contender.latencies_ns.len(), 600);
         assert_eq!(contender.steps.len(), 10);
         assert_eq!(contender.steps.iter().sum::<f64>(), 2_000.0);
+    }
+
+    #[test]
+    fn a_server_keeps_its_colour_and_no_two_of_a_scenario_share_one() {
+        let scenario = |names: &[&str]| {
+            let contenders = names.iter().map(|name| Contender::new((*name).to_owned(), &[])).collect();
+            Scenario { title: String::new(), contenders }
+        };
+        let mut palette = Palette::default();
+        assert_eq!(palette.of(&scenario(&["a", "b (not durable)", "c"])), [0, 1, 2]);
+        assert_eq!(palette.of(&scenario(&["a", "d", "b"])), [0, 2, 1]);
+        // Both c and d have the third colour.
+        assert_eq!(palette.of(&scenario(&["c", "d"])), [2, 0]);
     }
 
     #[test]
