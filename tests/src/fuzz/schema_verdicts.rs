@@ -40,6 +40,10 @@ pub fn run(data: &[u8]) {
         }
         // The reference reads no number beyond a double and no unpaired surrogate.
         let Ok(value) = serde_json::from_slice::<Value>(document) else { continue };
+        // It also reads the integer -0 as a fraction, which draft 4 does not take for an integer.
+        if document.windows(2).any(|pair| pair == b"-0") && text.windows(8).any(|part| part == b"draft-04") {
+            continue;
+        }
         let too_deep = matches!(&verdict, Err(failure) if failure.code != ErrorCode::SchemaViolation);
         if !too_deep {
             let expected = on_large_stack(|| reference.is_valid(&value));
