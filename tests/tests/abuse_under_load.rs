@@ -3,11 +3,13 @@
 //!
 //! Latencies of those who behave are printed and not judged: a test machine is no instrument. `bench/` has one.
 
-use delta_tests::crowd::{Crowd, FLOOD_DOCUMENT_BYTES, FLOOD_DOCUMENTS, FLOOD_REQUESTS, Manners};
+use delta_tests::crowd::{Crowd, FLOOD_DOCUMENT_BYTES, FLOOD_DOCUMENTS, FLOOD_REQUESTS, Manners, file_descriptors};
 use delta_tests::{TestServer, filler};
 use delta_wire::Condition;
 use delta_wire::client::Client;
-use deltadb::limits::{HTTP_HEAD_BYTES_MAX, OUTPUT_BYTES_SHARD_MAX, PENDING_BYTES_MAX, REQUEST_TIMEOUT_MS};
+use deltadb::limits::{
+    CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, OUTPUT_BYTES_SHARD_MAX, PENDING_BYTES_MAX, REQUEST_TIMEOUT_MS,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -140,6 +142,32 @@ fn ten_thousand_unruly_connections_are_each_answered_and_others_served() {
     );
     assert!(grown < bound, "grew by {grown} bytes, {bound} are allowed");
     drop(crowd);
+    server.stop_cleanly();
+}
+
+#[test]
+fn those_for_whom_there_is_no_room_are_told_so() {
+    const TOO_MANY: usize = 40;
+    let server = server(1);
+    server.http().put("/entity/crowd/known", "[1]").expect(201);
+    let wanted = CONNECTIONS_MAX + TOO_MANY;
+    if file_descriptors() < wanted + 500 {
+        println!("skipped: the limit of file descriptors is below what {wanted} connections need");
+        return;
+    }
+    let manners = (0..wanted).map(|number| if number % 2 == 0 { Manners::HttpIdle } else { Manners::WireIdle });
+    let (mut crowd, _) = Crowd::connect(server.rest, server.wire, manners);
+    crowd.until("everybody was answered", Duration::from_millis(3 * REQUEST_TIMEOUT_MS), |member| {
+        member.ended || member.told.len() > usize::from(member.manners.is_wire())
+    });
+    let is_refusal = |told: &String| matches!(told.as_str(), "503" | "overloaded");
+    let turned_away = crowd.members().iter().filter(|member| member.told.iter().any(is_refusal)).count();
+    let served = crowd.members().iter().filter(|member| member.judge().is_ok()).count();
+    assert_eq!((turned_away, served), (TOO_MANY, CONNECTIONS_MAX));
+    drop(crowd);
+    delta_tests::eventually("there is room again", || {
+        std::panic::catch_unwind(|| server.http().get("/health")).is_ok_and(|response| response.status == 200)
+    });
     server.stop_cleanly();
 }
 

@@ -378,7 +378,8 @@ impl<A: Api, N: WireOutput, C: Clock> WireGateway<A, N, C> {
         if session.principal.is_none() || session.closed {
             return;
         }
-        let (deadline, time_ms) = if partial && !session.paused {
+        // Where this side does not read, the peer cannot be late.
+        let (deadline, time_ms) = if partial && !session.paused && !self.net.is_full(session.id) {
             (Deadline::Frame, REQUEST_TIMEOUT_MS)
         } else {
             (Deadline::Idle, IDLE_TIMEOUT_MS)

@@ -2,7 +2,7 @@
 
 use super::fakes::{Bench, CLIENT, CREDENTIAL, frame_of, hello};
 use crate::command::{Command, Document, EntityRef, ErrorCode, Outcome};
-use crate::limits::{COPY_BYTES_MAX, INPUT_BYTES_SHARD_MAX, OUTPUT_BYTES_MIN};
+use crate::limits::{COPY_BYTES_MAX, INPUT_BYTES_SHARD_MAX, OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN};
 use crate::runtime::net::ConnectionId;
 use delta_wire::{Condition, FrameDecoder, Reply, Request, decode_reply};
 
@@ -36,6 +36,17 @@ fn what_is_owed_when_a_deadline_passes_is_still_sent() {
     bench.gateway.deliver(CLIENT, 2, &Outcome::Pong);
     assert_eq!(bench.reply(), (2, Reply::Pong));
     assert!(bench.is_closed());
+}
+
+#[test]
+fn a_frame_that_is_not_read_for_want_of_output_is_not_late() {
+    let deadline_of = |unsent_bytes: usize| {
+        let bench = Bench::welcomed(pong);
+        bench.net.with(CLIENT, |socket| socket.unsent_bytes = unsent_bytes);
+        bench.receive(&frame_of(2, Request::Ping)[..9]);
+        bench.net.with(CLIENT, |socket| socket.deadlines.last().copied().flatten())
+    };
+    assert!(deadline_of(0) < deadline_of(OUTPUT_BYTES_MAX + 1));
 }
 
 #[test]
