@@ -47,7 +47,9 @@ pub fn run(data: &[u8]) {
 pub fn seeds() -> Vec<Vec<u8>> {
     let kinds = (0..KINDS).map(|kind| vec![kind, 1, 0, 17, 0, 0, 5, 1, 2, 3, 4, 5, 0, 16, 0, 0]);
     let each = kinds.flat_map(|mutation| (0..3).map(move |base| [&[base][..], &mutation].concat()));
-    each.chain([vec![0], vec![1], vec![2]]).collect()
+    // The unfinished end cut off at many places.
+    let cuts = (0..8).flat_map(|file| (1..24).map(move |at| vec![1, 2, file, 0, 0, at * 2]));
+    each.chain(cuts).chain([vec![0], vec![1], vec![2]]).collect()
 }
 
 /// A disk to begin with.

@@ -34,7 +34,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let kinds = (0..8).map(|kind| [kind, 30, 0, 7, b'1', b'2', b'"', b',', b'0', b'}', b'a']);
     let each =
         kinds.flat_map(|mutation| (0..3).map(move |file| [&[0, mutation[0], file][..], &mutation[1..]].concat()));
-    each.chain([vec![0], vec![1]]).collect()
+    // A digit becomes another: what still reads well must not authenticate.
+    let digits =
+        (0..2).flat_map(|file| (0..400).step_by(3).map(move |at| vec![0, 0, file, at as u8, (at / 256) as u8]));
+    each.chain(digits).chain([vec![0], vec![1]]).collect()
 }
 
 /// What the store is known by.

@@ -53,7 +53,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
     frames[3] = vec![7, 0, 0, 0];
     let stream = frames.concat();
     let seed = |bytes: &[u8]| [&[3, 40, 2, 1], bytes].concat();
-    frames.iter().map(|frame| seed(frame)).chain([seed(&stream)]).collect()
+    // One byte, and eight, above the smallest bound.
+    let too_large = [65, 72].map(|len| [&[0, 40, 2, 1, len, 0, 0, 0][..], &[0; 80]].concat());
+    frames.iter().map(|frame| seed(frame)).chain([seed(&stream)]).chain(too_large).collect()
 }
 
 /// Frames, how many bytes are left over, and what ended the stream.
