@@ -4,6 +4,7 @@
 //! [`Stream`]. Nothing here waits: output is queued and leaves with the turn's submission, closing is asked for and
 //! told by an event. Every connection is bounded in what it may owe and in how long it may take to pay.
 
+mod budget;
 mod completions;
 mod connection;
 mod outbox;

@@ -56,7 +56,7 @@ pub(super) struct Table {
     free: Vec<u32>,
     pub open: usize,
     /// Memory that the output of all connections holds.
-    held_bytes: usize,
+    pub held_bytes: usize,
     touched: Vec<u32>,
     starved: Vec<u32>,
     pub buffers: SendBuffers,
@@ -196,33 +196,6 @@ impl Table {
             connection.throttled = true;
         }
         self.touch(slot);
-    }
-
-    /// What a connection's output holds has changed.
-    pub fn count_held(&mut self, slot: u32) {
-        let connection = &mut self.connections[slot as usize];
-        let held = connection.outbox.held_bytes();
-        self.held_bytes = self.held_bytes + held - connection.held_counted;
-        connection.held_counted = held;
-    }
-
-    /// What one connection may owe now: as much as is left of what the output of all may hold, within its own bounds. So a
-    /// few that owe get all they may, and many share.
-    pub fn output_bytes_max(&self) -> usize {
-        let left = limits::OUTPUT_BYTES_SHARD_MAX.saturating_sub(self.held_bytes);
-        left.clamp(limits::OUTPUT_BYTES_MIN, limits::OUTPUT_BYTES_MAX)
-    }
-
-    /// Whether a connection owes more than it may; one that does is told when it no longer does.
-    pub fn is_full(&mut self, id: ConnectionId) -> bool {
-        let bytes_max = self.output_bytes_max();
-        let Some(connection) = self.get(id) else { return false };
-        let full = connection.outbox.owed_bytes() > bytes_max;
-        if full && !connection.throttled {
-            connection.throttled = true;
-            self.touch(id.slot);
-        }
-        full
     }
 
     pub fn set_deadline(&mut self, id: ConnectionId, deadline_ms: u64) {
