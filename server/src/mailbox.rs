@@ -8,6 +8,7 @@ use crate::command::{Command, Document, ErrorCode, Failure, Outcome, Ticket};
 use crate::crypto::keyring::{DataKeyId, Keyring};
 use crate::limits::MAILBOX_CREDITS;
 use crate::runtime::platform::Doorbell;
+use crate::sabotage::{Sabotage, is_on};
 use crossbeam_queue::ArrayQueue;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -146,7 +147,9 @@ impl<B: Doorbell> Mailbox<B> {
         let request = Box::new(Request { from: self.index as u16, slot, errand });
         let pushed = self.inboxes[peer].requests.push(request);
         assert!(pushed.is_ok(), "credits bound the queue");
-        self.doorbell.ring(peer);
+        if !is_on(Sabotage::ForgetDoorbell) {
+            self.doorbell.ring(peer);
+        }
         Ok(())
     }
 

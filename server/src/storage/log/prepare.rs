@@ -13,6 +13,7 @@ use super::state::{Blank, FileOf, LogStorage, SegmentOf};
 use crate::runtime::buffer::AlignedBuffer;
 use crate::runtime::platform::{Caching, Disk, DiskFile, Durability, OpenMode, Platform};
 use crate::runtime::publish::remove_if_there;
+use crate::sabotage::{Sabotage, is_on};
 use std::io;
 use std::rc::Rc;
 
@@ -235,6 +236,7 @@ impl<P: Platform> LogStorage<P> {
             self.extend(file, size, capacity).await?;
         }
         if !segment.listed.replace(true)
+            && !is_on(Sabotage::WriteBeforeListing)
             && let Err(interrupt) = self.publish_manifest(false).await
         {
             segment.listed.set(false);

@@ -9,6 +9,7 @@ use super::{State, Store, StoreError};
 use crate::crypto::keyring::{DATA_KEYS_MAX, DataKey, DataKeyId, DataKeyState, Keyring};
 use crate::limits::SHARDS_MAX;
 use crate::runtime::platform::{Clock, Disk, Platform};
+use crate::sabotage::{Sabotage, is_on};
 use std::sync::Arc;
 
 /// Whether the store may be changed.
@@ -37,7 +38,8 @@ impl Store {
         in_use: &[DataKeyId],
     ) -> Result<Arc<Keyring>, StoreError> {
         let (keyring, _) = self.begin()?;
-        let unused = |key: &&DataKey| key.state() == DataKeyState::Retiring && !in_use.contains(&key.id());
+        let named = |key: &DataKey| in_use.contains(&key.id()) && !is_on(Sabotage::DropKeysInUse);
+        let unused = |key: &&DataKey| key.state() == DataKeyState::Retiring && !named(key);
         let drop: Vec<DataKeyId> = keyring.keys().filter(unused).map(DataKey::id).collect();
         if drop.is_empty() {
             self.state().change = Change::None;

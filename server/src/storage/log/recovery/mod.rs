@@ -16,6 +16,7 @@ use super::state::{LogStorage, Mode, Position, SegmentOf, Signals, State};
 use super::{Damage, LogOptions, OpenError, OpenReport};
 use crate::runtime::platform::{Caching, Disk, DiskFile, OpenMode, Platform};
 use crate::runtime::publish::remove_if_there;
+use crate::sabotage::{Sabotage, is_on};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -189,6 +190,9 @@ impl<'a, P: Platform> Recovery<'a, P> {
         let unended = self.manifest.segments.iter().filter(|reference| reference.end.is_none());
         let numbers: Vec<u32> = unended.map(|reference| reference.number).collect();
         for segment in self.state.segments.listed() {
+            if is_on(Sabotage::TrustPageCache) {
+                continue;
+            }
             if let (true, Some(file)) = (numbers.contains(&segment.number()), segment.file.get()) {
                 file.sync_data().await.map_err(io_error("sync", &segment.path))?;
             }
@@ -219,7 +223,11 @@ impl<'a, P: Platform> Recovery<'a, P> {
             self.report.entities_lost += self.state.index.remove_where(|entry| entry.place.slot == SLOT_MISSING);
         }
         self.report.clean = found && self.manifest.clean;
-        let skipped = if self.manifest.clean || !found { 0 } else { self.options.sizes.records_in_flight };
+        let skipped = if self.manifest.clean || !found || is_on(Sabotage::ReuseVersions) {
+            0
+        } else {
+            self.options.sizes.records_in_flight
+        };
         let next = self.manifest.sequence_floor.max(self.version_max + 1).max(1);
         let state = &mut self.state;
         state.next_sequence = next + skipped;
