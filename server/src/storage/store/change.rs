@@ -4,7 +4,7 @@
 //! keyrings the same generation: all further changes are refused until a restart has read the disk.
 
 use super::descriptor::Descriptor;
-use super::open::{write_descriptor, write_keyring};
+use super::open::{keyring_on_disk, write_descriptor, write_keyring};
 use super::{State, Store, StoreError};
 use crate::crypto::keyring::{DATA_KEYS_MAX, DataKey, DataKeyId, DataKeyState, Keyring};
 use crate::limits::SHARDS_MAX;
@@ -107,6 +107,13 @@ impl Store {
 
     async fn replace_keyring<P: Platform>(&self, platform: &P, next: Keyring) -> Result<Arc<Keyring>, StoreError> {
         let written = write_keyring(platform, &self.layout, &next, &self.root_key).await;
+        if written.as_ref().is_err_and(StoreError::is_out_of_space)
+            && keyring_on_disk(platform.disk(), &self.layout, &self.root_key).await == Some(next.generation() - 1)
+        {
+            // Met before anything was renamed: the change can be tried again once there is room.
+            self.state().change = Change::None;
+            return written.map(|()| Arc::new(next));
+        }
         let next = Arc::new(next);
         self.finish(written, |state| state.keyring = next.clone())?;
         Ok(next)
