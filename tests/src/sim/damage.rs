@@ -39,6 +39,11 @@ pub fn inflict(image: &mut DiskImage, random: &mut Random) -> Option<(Damage, Pa
         }
         2 => {
             let (path, bytes) = any(&files, random)?;
+            // A log that is still written ends where it ends: only a sealed segment knows its length.
+            let open = path.to_string_lossy().ends_with(".seg") && !is_sealed(&image.peek(&path).ok()?);
+            if open {
+                return None;
+            }
             image.truncate(&path, random.below(bytes.max(1))).ok().map(|()| (Damage::Cut, path))
         }
         3 | 4 => {
@@ -94,6 +99,11 @@ fn frames(segment: &[u8]) -> Vec<(usize, usize)> {
         at += padded;
     }
     found
+}
+
+fn is_sealed(segment: &[u8]) -> bool {
+    let end = frames(segment).last().map_or(SEGMENT_HEADER_BYTES, |(at, padded)| at + padded);
+    segment.get(end..).is_some_and(|rest| rest.starts_with(b"DELTAEND"))
 }
 
 /// Raises the first sequence of a frame and those of its records, all of which are in the clear.

@@ -93,6 +93,10 @@ pub(super) fn judge_failed_write(
             model.refuse(id)?;
             licence.excuses_writes()
         }
+        ErrorCode::TemplateDamaged => {
+            model.refuse(id)?;
+            licence.reads
+        }
         _ => {
             model.refuse(id)?;
             false

@@ -152,7 +152,8 @@ impl Life<'_> {
         self.world.tell(|| format!("      did not start: {failure:?}"));
         let licence = self.world.licence.get();
         let excused = match &failure {
-            StartFailure::Damaged(_) => false,
+            // An unreadable file is as good as a damaged one.
+            StartFailure::Damaged(_) => licence.reads,
             StartFailure::OutOfSpace(_) => licence.space,
             StartFailure::Io(_) | StartFailure::Other(_) => licence.covers_starts(),
         };

@@ -66,15 +66,24 @@ impl Model {
         there: &BTreeSet<WriteId>,
     ) -> Result<(), Broken> {
         for id in there.iter().filter(|id| self.pending[id].write.atomic) {
-            let shard = self.pending[id].write.shard;
+            let write = &self.pending[id].write;
+            let (shard, there_at) = (write.shard, found.get(&write.name).map_or(0, |(version, _)| *version));
             let siblings =
                 self.pending.range(WriteId { step: id.step, item: 0 }..=WriteId { step: id.step, item: u32::MAX });
             for (sibling, pending) in siblings.filter(|(_, pending)| pending.write.shard == shard) {
                 let name = &pending.write.name;
                 // Another open write may have covered it.
                 let others = self.pending.iter().any(|(other, one)| other != sibling && one.write.name == *name);
-                let same = found.get(name).is_some_and(|(_, body)| Some(body) == pending.write.body.as_ref());
-                if !same && !others {
+                let newest = match found.get(name) {
+                    Some((_, body)) if Some(body) == pending.write.body.as_ref() => continue,
+                    Some((version, _)) => Some(*version),
+                    None => {
+                        self.entities.get(name).and_then(|entity| entity.newest.as_ref()).map(|known| known.version)
+                    }
+                };
+                // Or a newer one, acknowledged.
+                let covered = newest.is_some_and(|newest| newest > there_at);
+                if !covered && !others {
                     let step = id.step;
                     return broken("a write is whole", format!("of step {step}, {name:?} is not there and others are"));
                 }

@@ -31,7 +31,7 @@ use std::time::Duration;
 /// The data directory.
 pub const DIRECTORY: &str = "/data";
 /// The longest that anything may take, in simulated time.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 type ShardStorage = LogStorage<SimPlatform>;
 type Shard = Rc<Dispatch<SimPlatform, ShardStorage, SimDoorbell>>;

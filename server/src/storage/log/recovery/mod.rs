@@ -100,7 +100,7 @@ impl<P: Platform> LogStorage<P> {
             platform: platform.clone(),
         });
         if access.writes() {
-            this.begin_writing(&manifest).await?;
+            this.begin_writing(found.then_some(&manifest)).await?;
         }
         if access == Access::Write {
             this.start_tasks();
@@ -111,17 +111,26 @@ impl<P: Platform> LogStorage<P> {
 
     /// Records what was recovered, as the state of a shard at work: until a clean shutdown says otherwise, a restart
     /// must skip the versions that may have been given out. A failure poisons: what was recovered is served, and the
-    /// reason is told. On a full disk no version is given out until a manifest got room.
-    async fn begin_writing(&self, found: &Manifest) -> Result<(), OpenError> {
+    /// reason is told. On a full disk no version is given out until a manifest got room. A shard without its first
+    /// manifest is none: that is an error.
+    async fn begin_writing(&self, found: Option<&Manifest>) -> Result<(), OpenError> {
         let mut published = self.publish_manifest(false).await;
         if published == Err(Interrupt::OutOfSpace) {
             // The manifest that was found stays in force: what it names must stay too.
-            self.remove_leftovers(Some(found)).await?;
+            self.remove_leftovers(found).await?;
             published = self.publish_manifest(false).await;
         }
         match published {
             Ok(()) => self.remove_leftovers(None).await,
-            Err(_) => Ok(()),
+            Err(_) if found.is_some() => Ok(()),
+            Err(interrupt) => {
+                let path = self.directory.join(MANIFEST_NAME);
+                let source = match interrupt {
+                    Interrupt::OutOfSpace => io::ErrorKind::StorageFull.into(),
+                    Interrupt::Stopped => io::Error::other(self.commit_error(interrupt).to_string()),
+                };
+                Err(OpenError::Io { action: "write", path, source })
+            }
         }
     }
 
