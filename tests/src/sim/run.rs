@@ -76,8 +76,8 @@ pub struct Exhausted {
     pub failure: Option<(Failure, PowerCut)>,
 }
 
-/// Cuts the power during and after every sync point of every life of a history in turn, tries several outcomes of
-/// each, and goes on with the history as if nothing had been.
+/// Cuts the power, and kills the process, during and after every sync point of every life of a history in turn, tries
+/// several outcomes of each, and goes on with the history as if nothing had been.
 pub fn exhaust(plan: &Plan, outcomes: u64) -> Exhausted {
     let mut run = Run::new(plan, Keep::Verdict);
     let mut exhausted = Exhausted::default();
@@ -87,7 +87,12 @@ pub fn exhaust(plan: &Plan, outcomes: u64) -> Exhausted {
         let lived = run.live();
         for number in 1..=run.sync_points_of_life {
             exhausted.sync_points += 1;
-            for cut in [PowerCut::DuringSync(number), PowerCut::AfterSync(number)] {
+            for (cut, outcomes) in [
+                (PowerCut::DuringSync(number), Some(outcomes)),
+                (PowerCut::AfterSync(number), Some(outcomes)),
+                (PowerCut::DuringSync(number), None),
+                (PowerCut::AfterSync(number), None),
+            ] {
                 let mut other = Run::new(plan, Keep::Verdict);
                 (other.world, other.image) = (past.branch(), image.clone());
                 other.cursor.set(cursor);
@@ -257,8 +262,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Lives the life with its power cut, and tries outcomes; returns how many.
-    fn try_outcomes(&mut self, outcomes: u64) -> Result<u64, Failure> {
+    /// Lives the life to its cut and tries outcomes of a power loss, or the one of a kill; returns how many.
+    fn try_outcomes(&mut self, outcomes: Option<u64>) -> Result<u64, Failure> {
         let (sim, ended, _) = self.live_on_machine();
         match ended {
             Err(Halt::PowerLost) => {}
@@ -271,8 +276,12 @@ impl<'a> Run<'a> {
             }
         }
         self.world.model.borrow_mut().lose_server();
-        let image = sim.power_loss_image();
         let mut random = self.random(REMAINS, 0);
+        let Some(outcomes) = outcomes else {
+            let outlived = branch::outlives_a_crash(&self.world, sim.kill(), &mut random);
+            return outlived.map(|()| 1).map_err(|broken| self.failure(broken));
+        };
+        let image = sim.power_loss_image();
         for outcome in 0..outcomes {
             let survival = match outcome {
                 0 => Survival::Nothing,
