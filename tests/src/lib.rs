@@ -14,6 +14,7 @@ pub mod mount;
 pub mod raw_wire;
 pub mod readme;
 pub mod server;
+pub mod sim;
 pub mod sources;
 
 pub use cli::{Cli, Output};

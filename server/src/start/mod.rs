@@ -6,10 +6,11 @@
 
 mod admin_key;
 mod block;
-mod custodian;
+pub mod custodian;
 mod plan;
 mod prepare;
 mod shard;
+pub mod shards;
 mod signals;
 
 use crate::auth::Authenticator;

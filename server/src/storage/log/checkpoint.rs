@@ -19,6 +19,7 @@ use crate::crypto::seal::{Purpose, SealingKey};
 use crate::runtime::buffer::AlignedBuffer;
 use crate::runtime::platform::{Caching, Disk, DiskFile, Durability, OpenMode, Platform, Spawn};
 use crate::runtime::publish::remove_if_there;
+use crate::sabotage::{Sabotage, is_on};
 use rkyv::rancor;
 use std::io;
 use std::ops::ControlFlow;
@@ -74,6 +75,7 @@ impl<P: Platform> LogStorage<P> {
                 return Err(interrupt);
             }
         };
+        let position = if is_on(Sabotage::CheckpointClaimsMore) { self.state.borrow().applied } else { position };
         self.passed_segments_sealed(position.segment).await?;
         let damaged = std::mem::take(&mut self.state.borrow_mut().checkpoint_damaged);
         let (previous, marked) = {
@@ -187,7 +189,9 @@ impl<P: Platform> LogStorage<P> {
         let tail = CheckpointTail { entities: writer.entities, tombstones };
         let body = rkyv::to_bytes::<rancor::Error>(&tail).map_err(|error| failed(&io::Error::other(error)))?;
         writer.write(&body, true, self.nonce()).await.map_err(|error| failed(&error))?;
-        writer.file.sync_data().await.map_err(|error| failed(&error))?;
+        if !is_on(Sabotage::CheckpointBeforeData) {
+            writer.file.sync_data().await.map_err(|error| failed(&error))?;
+        }
         self.sync_directory().await?;
         Ok((header.id, header.key_id, writer.tag, writer.entities))
     }

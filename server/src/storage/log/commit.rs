@@ -13,6 +13,7 @@ use super::state::{FileOf, LogStorage, Position, SegmentOf, State};
 use crate::command::{EntityRef, Version};
 use crate::limits::VERSION_MAX;
 use crate::runtime::platform::{Clock, Durability, Platform, Spawn, TaskClass};
+use crate::sabotage::{Sabotage, is_on};
 use crate::storage::{Change, CommitError, Mutation, Refusal};
 use std::rc::Rc;
 
@@ -267,7 +268,8 @@ impl<P: Platform> LogStorage<P> {
         };
         let buffer = frame.take_buffer();
         let (offset, length) = (segment.written.get(), buffer.len() as u64);
-        let (result, buffer) = write_whole_buffer(&file, offset, buffer, Durability::Synced).await;
+        let durability = if is_on(Sabotage::ReplyBeforeSync) { Durability::Later } else { Durability::Synced };
+        let (result, buffer) = write_whole_buffer(&file, offset, buffer, durability).await;
         frame.return_buffer(buffer);
         frame.offset = offset;
         if let Err(error) = result {
@@ -293,6 +295,10 @@ impl<P: Platform> LogStorage<P> {
         let segment = &frame.segment;
         for (pending, entity) in frame.pending() {
             apply_record(state, segment, frame.offset, pending, entity);
+        }
+        if is_on(Sabotage::ApplyOutOfOrder) {
+            let backwards = frame.pending().rev();
+            backwards.for_each(|(pending, entity)| apply_record(state, segment, frame.offset, pending, entity));
         }
         let (frame, tag) = segment.last_frame.get();
         state.applied = Position { frame, tag, segment: segment.number(), offset: segment.written.get() };
@@ -335,7 +341,9 @@ impl<P: Platform> LogStorage<P> {
     }
 
     fn fail_commit(&self, reason: String) -> CommitError {
-        self.poison(reason.clone());
+        if !is_on(Sabotage::WriteOnAfterFailure) {
+            self.poison(reason.clone());
+        }
         CommitError::OutcomeUnknown { reason }
     }
 

@@ -13,6 +13,7 @@ use super::state::{Blank, FileOf, LogStorage, SegmentOf};
 use crate::runtime::buffer::AlignedBuffer;
 use crate::runtime::platform::{Caching, Disk, DiskFile, Durability, OpenMode, Platform};
 use crate::runtime::publish::remove_if_there;
+use crate::sabotage::{Sabotage, is_on};
 use std::io;
 use std::rc::Rc;
 
@@ -27,11 +28,7 @@ impl<P: Platform> LogStorage<P> {
             self.state.borrow().check_writable().map_err(|_| Interrupt::Stopped)?;
             self.plan_ahead();
             self.remove_retired().await?;
-            let wanted = {
-                let state = self.state.borrow();
-                let mut lineage = state.lineage.iter();
-                lineage.find(|segment| segment.state.get() != SegmentState::Ready).cloned()
-            };
+            let wanted = self.wanted_segment();
             let result = match &wanted {
                 Some(segment) => self.prepare_wanted(segment).await,
                 None => self.refill_spare().await,
@@ -39,6 +36,10 @@ impl<P: Platform> LogStorage<P> {
             let out_of_space = result == Err(Interrupt::OutOfSpace);
             if let (true, Some(segment)) = (out_of_space, &wanted) {
                 segment.state.set(SegmentState::OutOfSpace);
+                // Those planned behind it must not be waited for either.
+                let state = self.state.borrow();
+                let planned = state.lineage.iter().filter(|one| one.state.get() == SegmentState::Planned);
+                planned.for_each(|one| one.state.set(SegmentState::OutOfSpace));
             }
             self.note_space(out_of_space);
             self.signals.segments.notify();
@@ -47,6 +48,16 @@ impl<P: Platform> LogStorage<P> {
                 return Ok(());
             }
         }
+    }
+
+    /// The segment to prepare next: one for which deletions ask for the last spare, or the first that is not ready.
+    fn wanted_segment(&self) -> Option<SegmentOf<P>> {
+        let state = self.state.borrow();
+        let asks = |segment: &&SegmentOf<P>| {
+            segment.state.get() == SegmentState::OutOfSpace && segment.last_spare.get() && state.spare.is_some()
+        };
+        let unready = |segment: &&SegmentOf<P>| segment.state.get() != SegmentState::Ready;
+        state.lineage.iter().find(asks).or_else(|| state.lineage.iter().find(unready)).cloned()
     }
 
     fn note_space(&self, out_of_space: bool) {
@@ -235,6 +246,7 @@ impl<P: Platform> LogStorage<P> {
             self.extend(file, size, capacity).await?;
         }
         if !segment.listed.replace(true)
+            && !is_on(Sabotage::WriteBeforeListing)
             && let Err(interrupt) = self.publish_manifest(false).await
         {
             segment.listed.set(false);

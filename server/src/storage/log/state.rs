@@ -8,7 +8,7 @@ use super::format::manifest::CheckpointRef;
 use super::format::segment::{SegmentHeader, SegmentKind};
 use super::format::{BLOCK_BYTES_MAX, LogIdentity, NONCE_BYTES, Tag};
 use super::index::Index;
-use super::segment::{Segment, SegmentState, SegmentTable};
+use super::segment::{Segment, SegmentTable};
 use super::signal::{Lock, Signal};
 use super::{LogOptions, LogSizes, OpenReport};
 use crate::command::{Document, EntityRef, Version};
@@ -95,8 +95,8 @@ pub struct State<P: Platform> {
     /// The manifest on disk tells of a shard at work: versions may be given out.
     pub at_work: bool,
     pub manifest_number: u64,
-    /// The data key of the manifest now on disk.
-    pub manifest_key: Option<DataKeyId>,
+    /// Data keys that the manifest on disk names, its own first; while one is being published, those of both.
+    pub manifest_keys: Vec<DataKeyId>,
     /// Unlisted segments whose files can be reused or removed once nobody reads them.
     pub retired: Vec<SegmentOf<P>>,
     /// The last spare: space for deletions and compaction.
@@ -179,7 +179,7 @@ impl<P: Platform> State<P> {
             checkpoint_forced: false,
             at_work: false,
             manifest_number: 0,
-            manifest_key: None,
+            manifest_keys: Vec::new(),
             retired: Vec::new(),
             spare: None,
             blank_number: 0,
@@ -357,7 +357,7 @@ impl<P: Platform> Storage for LogStorage<P> {
             status.segments_on_old_keys += u64::from(segment.header.key_id != active_key);
         }
         let checkpoint_key = state.checkpoint.as_ref().map(|checkpoint| DataKeyId(checkpoint.key_id));
-        let others = [checkpoint_key, state.manifest_key];
+        let others = [checkpoint_key, state.manifest_keys.first().copied()];
         status.segments_on_old_keys += others.into_iter().flatten().filter(|key| *key != active_key).count() as u64;
         status
     }
@@ -368,13 +368,10 @@ impl<P: Platform> Storage for LogStorage<P> {
 
     fn key_ids_in_use(&self) -> Vec<DataKeyId> {
         let state = self.state.borrow();
-        let segments = state.segments.iter().filter(|segment| {
-            // Planned ones count too: they will be listed under their key.
-            segment.listed.get() || segment.state.get() != SegmentState::Sealed
-        });
-        let mut ids: Vec<_> = segments.map(|segment| segment.header.key_id).collect();
+        // Planned segments will be listed under their key; those being unlisted are until the manifest says otherwise.
+        let mut ids: Vec<_> = state.segments.iter().map(|segment| segment.header.key_id).collect();
         ids.extend(state.checkpoint.as_ref().map(|checkpoint| DataKeyId(checkpoint.key_id)));
-        ids.extend(state.manifest_key);
+        ids.extend(&state.manifest_keys);
         ids.sort_unstable();
         ids.dedup();
         ids

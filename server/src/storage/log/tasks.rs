@@ -8,6 +8,7 @@ use super::segment::SegmentState;
 use super::signal::Signal;
 use super::state::{LogStorage, SegmentOf, Signals};
 use crate::runtime::platform::{Clock, Platform, Spawn, TaskClass};
+use crate::sabotage::{Sabotage, is_on};
 use std::future::Future;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -73,7 +74,8 @@ impl<P: Platform> LogStorage<P> {
         {
             let mut state = self.state.borrow_mut();
             let elapsed_ns = self.platform.clock().now_ns().saturating_sub(state.last_write_ns);
-            state.tail_armed = state.tail_open && state.check_writable().is_ok();
+            let wanted = state.tail_open && !is_on(Sabotage::NoTailFrame);
+            state.tail_armed = wanted && state.check_writable().is_ok();
             if !state.tail_armed {
                 return None;
             }

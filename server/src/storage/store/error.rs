@@ -163,6 +163,12 @@ impl StoreError {
     pub(super) fn io<'a>(action: &'static str, path: &'a std::path::Path) -> impl FnOnce(io::Error) -> Self + 'a {
         move |error| Self::Io { action, path: path.to_owned(), error }
     }
+
+    /// Whether it says that the disk, or the quota, is full.
+    pub(super) fn is_out_of_space(&self) -> bool {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        matches!(self, Self::Io { error, .. } if full.contains(&error.kind()))
+    }
 }
 
 fn holder(pid: Option<u32>) -> String {

@@ -130,6 +130,12 @@ pub(super) async fn write_keyring<P: Platform>(
     publish(platform.disk(), &path, &text).await.map_err(StoreError::io("write", &path))
 }
 
+/// The generation of the keyring that readers of the directory see, if it can be read.
+pub(super) async fn keyring_on_disk<D: Disk>(disk: &D, layout: &Layout, root: &RootKey) -> Option<u64> {
+    let text = read(disk, &layout.keyring(), KEYRING_BYTES_MAX).await.ok()?;
+    Keyring::open(&text, root).ok().map(|keyring| keyring.generation())
+}
+
 /// Publishes `store.json`.
 pub(super) async fn write_descriptor<P: Platform>(
     platform: &P,

@@ -18,6 +18,7 @@ use super::state::{LogStorage, Mode, Position, SegmentOf, Signals, State};
 use super::{Damage, LogOptions, OpenError, OpenReport};
 use crate::runtime::platform::{Caching, Disk, DiskFile, OpenMode, Platform};
 use crate::runtime::publish::remove_if_there;
+use crate::sabotage::{Sabotage, is_on};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -101,7 +102,7 @@ impl<P: Platform> LogStorage<P> {
             platform: platform.clone(),
         });
         if access.writes() {
-            this.begin_writing(&manifest).await?;
+            this.begin_writing(found.then_some(&manifest)).await?;
         }
         if access == Access::Write {
             this.start_tasks();
@@ -112,17 +113,26 @@ impl<P: Platform> LogStorage<P> {
 
     /// Records what was recovered, as the state of a shard at work: until a clean shutdown says otherwise, a restart
     /// must skip the versions that may have been given out. A failure poisons: what was recovered is served, and the
-    /// reason is told. On a full disk no version is given out until a manifest got room.
-    async fn begin_writing(&self, found: &Manifest) -> Result<(), OpenError> {
+    /// reason is told. On a full disk no version is given out until a manifest got room. A shard without its first
+    /// manifest is none: that is an error.
+    async fn begin_writing(&self, found: Option<&Manifest>) -> Result<(), OpenError> {
         let mut published = self.publish_manifest(false).await;
         if published == Err(Interrupt::OutOfSpace) {
             // The manifest that was found stays in force: what it names must stay too.
-            self.remove_leftovers(Some(found)).await?;
+            self.remove_leftovers(found).await?;
             published = self.publish_manifest(false).await;
         }
         match published {
             Ok(()) => self.remove_leftovers(None).await,
-            Err(_) => Ok(()),
+            Err(_) if found.is_some() => Ok(()),
+            Err(interrupt) => {
+                let path = self.directory.join(MANIFEST_NAME);
+                let source = match interrupt {
+                    Interrupt::OutOfSpace => io::ErrorKind::StorageFull.into(),
+                    Interrupt::Stopped => io::Error::other(self.commit_error(interrupt).to_string()),
+                };
+                Err(OpenError::Io { action: "write", path, source })
+            }
         }
     }
 
@@ -191,6 +201,9 @@ impl<'a, P: Platform> Recovery<'a, P> {
         let unended = self.manifest.segments.iter().filter(|reference| reference.end.is_none());
         let numbers: Vec<u32> = unended.map(|reference| reference.number).collect();
         for segment in self.state.segments.listed() {
+            if is_on(Sabotage::TrustPageCache) {
+                continue;
+            }
             if let (true, Some(file)) = (numbers.contains(&segment.number()), segment.file.get()) {
                 file.sync_data().await.map_err(io_error("sync", &segment.path))?;
             }
@@ -221,7 +234,11 @@ impl<'a, P: Platform> Recovery<'a, P> {
             self.report.entities_lost += self.state.index.remove_where(|entry| entry.place.slot == SLOT_MISSING);
         }
         self.report.clean = found && self.manifest.clean;
-        let skipped = if self.manifest.clean || !found { 0 } else { self.options.sizes.records_in_flight };
+        let skipped = if self.manifest.clean || !found || is_on(Sabotage::ReuseVersions) {
+            0
+        } else {
+            self.options.sizes.records_in_flight
+        };
         let next = self.manifest.sequence_floor.max(self.version_max + 1).max(1);
         let state = &mut self.state;
         state.next_sequence = next + skipped;

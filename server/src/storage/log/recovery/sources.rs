@@ -40,7 +40,8 @@ impl<P: Platform> Recovery<'_, P> {
             Err(source) => return Err(io_error("read", &path)(source)),
         };
         match self.open_manifest(&path, &file) {
-            Ok(manifest) => {
+            Ok((manifest, key_id)) => {
+                self.state.manifest_keys = manifest.key_ids(key_id);
                 self.manifest = manifest;
                 Ok(true)
             }
@@ -53,7 +54,7 @@ impl<P: Platform> Recovery<'_, P> {
         }
     }
 
-    fn open_manifest(&self, path: &Path, file: &[u8]) -> Result<Manifest, OpenError> {
+    fn open_manifest(&self, path: &Path, file: &[u8]) -> Result<(Manifest, DataKeyId), OpenError> {
         let bad = |error: FormatError| format_error(path, error);
         let header = ManifestHeader::parse(file, &self.options.identity).map_err(bad)?;
         let keyring = &self.options.keyring;
@@ -66,7 +67,7 @@ impl<P: Platform> Recovery<'_, P> {
             let (found, expected) = (keyring.generation(), manifest.keyring_generation);
             return Err(OpenError::KeyringOlder { path: path.to_owned(), found, expected });
         }
-        Ok(manifest)
+        Ok((manifest, header.key_id))
     }
 
     /// Numbers of all files named like segments.
