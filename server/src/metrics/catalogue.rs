@@ -96,6 +96,10 @@ pub static FIGURES: &[Figure] = figures! {
     counter Bytes "compacted" compacted_bytes "Live records rewritten by compaction";
     counter Things "seal_failures" seal_failures "Records that could not be encrypted";
     counter Things "open_failures" open_failures "Records that failed authentication when read back";
+    counter Bytes "scrubbed" scrubbed_bytes "Stored data read over and verified in the background";
+    counter Things "scrub_passes" scrub_passes "Passes of the scrub over all stored data";
+    gauge Things "scrub_last_pass_unix_seconds" scrub_last_pass_seconds "When the last pass of the scrub ended; 0: none has";
+    counter Things "scrub_damage" scrub_damage "Damaged places that the scrub has come across";
     counter Things "validations" validations "Documents validated";
     counter Things "validation_failures" validation_failures "Documents refused by validation";
     counter Things "panics_caught" panics_caught "Panics caught in request handlers";

@@ -9,6 +9,7 @@ mod faults;
 mod measure;
 mod recovery;
 mod rewrite;
+mod scrub;
 
 use super::testing::{MemoryDisk, TestPlatform};
 use super::*;
