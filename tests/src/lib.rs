@@ -8,10 +8,12 @@ pub mod binary;
 pub mod cli;
 pub mod http;
 pub mod load;
+pub mod long;
 pub mod mount;
 pub mod raw_wire;
 pub mod readme;
 pub mod server;
+pub mod small_store;
 pub mod sources;
 
 pub use cli::{Cli, Output};

@@ -200,15 +200,13 @@ async fn keep_house(plan: &Plan, index: usize, platform: &Production, dispatch: 
         if changed || ticks.is_multiple_of(TICKS_PER_ROUND) {
             report_health(plan, index, dispatch, &mut known);
         }
-        if ticks.is_multiple_of(TICKS_PER_ROUND) {
-            if index == 0 {
-                if let Err(error) = plan.templates.rescan(platform).await {
-                    tracing::warn!("templates were not looked over: {error}; tried again in a second");
-                }
-                if (ticks / TICKS_PER_ROUND) % ROUNDS_PER_KEY_CHECK == ROUNDS_PER_KEY_CHECK - 1 {
-                    // A peer that is gone would never answer: a drain ends the wait.
-                    or(dispatch.drop_unused_keys(), drain_begun(plan, platform)).await;
-                }
+        if index == 0 && ticks.is_multiple_of(TICKS_PER_ROUND) {
+            if let Err(error) = plan.templates.rescan(platform).await {
+                tracing::warn!("templates were not looked over: {error}; tried again in a second");
+            }
+            if (ticks / TICKS_PER_ROUND) % ROUNDS_PER_KEY_CHECK == ROUNDS_PER_KEY_CHECK - 1 {
+                // A peer that is gone would never answer: a drain ends the wait.
+                or(dispatch.drop_unused_keys(), drain_begun(plan, platform)).await;
             }
         }
         ticks += 1;

@@ -221,8 +221,8 @@ impl<P: Platform> State<P> {
         }
         let target = self.target.as_ref();
         let current = target.and_then(|target| self.lineage.iter().position(|segment| Rc::ptr_eq(segment, target)));
-        let open = self.lineage.iter().skip(current.unwrap_or(0)).filter(|segment| !segment.closed.get());
-        let next = open.clone().find(|segment| segment.room() >= BLOCK_BYTES_MAX as u64).or_else(|| open.last());
+        let mut open = self.lineage.iter().skip(current.unwrap_or(0)).filter(|segment| !segment.closed.get());
+        let next = open.clone().find(|segment| segment.room() >= BLOCK_BYTES_MAX as u64).or_else(|| open.next_back());
         next.is_some_and(|segment| self.is_short(segment))
     }
 

@@ -84,7 +84,8 @@ impl<P: Platform> SegmentCheck<P> {
             .is_some_and(|end| end.footer && end.offset == offset && Some((end.last_frame, end.last_tag)) == last);
         let counted = footer.frames == self.seen.frames && footer.records == self.seen.records;
         // Behind damage the counts cannot be right.
-        if !listed || (!self.damaged && !(counted && self.previous == last)) {
+        let fits = self.damaged || (counted && self.previous == last);
+        if !listed || !fits {
             self.note(damage, offset, "the footer tells of other frames than there are");
         }
     }
