@@ -6,6 +6,7 @@
 
 pub mod binary;
 pub mod cli;
+pub mod fixtures;
 pub mod http;
 pub mod load;
 pub mod long;
