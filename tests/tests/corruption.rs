@@ -202,6 +202,8 @@ fn repair_checksum(segment: &mut [u8], frame: (usize, usize)) {
     segment[frame.0 + 4..frame.0 + 8].copy_from_slice(&checksum.to_le_bytes());
 }
 
+type Edit = Box<dyn Fn(&mut Vec<u8>)>;
+
 #[test]
 fn frames_and_records_swapped_removed_or_repeated_are_refused_or_reported() {
     let (disk, _) = small();
@@ -214,7 +216,7 @@ fn frames_and_records_swapped_removed_or_repeated_are_refused_or_reported() {
     assert!(full.len() >= 4, "{frames:?}");
     let (one, other) = (full[0], full[1]);
     assert_eq!(one.1 - one.0, other.1 - other.0);
-    let attempts: [(&str, Box<dyn Fn(&mut Vec<u8>)>); 6] = [
+    let attempts: [(&str, Edit); 6] = [
         (
             "two frames swapped",
             Box::new(move |bytes| {

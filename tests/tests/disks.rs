@@ -1,14 +1,16 @@
 //! Full and read-only disks: refused clearly, nothing lost, and healed where that is promised.
 
+use delta_tests::load::{self, Load};
 use delta_tests::mount::SmallDisk;
-use delta_tests::{HttpClient, TestServer, eventually, filler};
+use delta_tests::{Cli, HttpClient, TestServer, eventually, filler};
 use deltadb::exit::ExitStatus;
+use std::collections::BTreeMap;
 
 #[test]
 fn a_full_disk_refuses_writes_serves_reads_and_heals_when_space_returns() {
     let Some(disk) = SmallDisk::mount(192) else { return };
     let ballast = disk.path().join("ballast");
-    std::fs::write(&ballast, vec![1; 96 << 20]).unwrap();
+    std::fs::write(&ballast, vec![1; 144 << 20]).unwrap();
     let data = disk.path().join("data");
     let server = TestServer::builder().data_dir(&data).shards(1).start();
     let mut http = server.http();
@@ -102,6 +104,32 @@ fn a_document_too_large_for_what_is_left_does_not_keep_others_out() {
     eventually("small documents are taken", || takes_a_write(&mut http, 0));
     eventually("readyz agrees", || is_ready(&mut server.http_anonymous()));
     server.stop_cleanly();
+}
+
+#[test]
+fn a_file_system_without_direct_io_is_warned_of_and_keeps_what_was_acknowledged() {
+    let Some(disk) = SmallDisk::mount(400) else { return };
+    let data = disk.path().join("data");
+    let server = TestServer::builder().data_dir(&data).shards(1).start();
+    if !server.stderr().contains("refuses O_DIRECT") {
+        eprintln!("SKIPPED: a tmpfs of this kernel takes O_DIRECT");
+        return;
+    }
+    server.stop_cleanly();
+    let mut known = BTreeMap::new();
+    for _ in 0..3 {
+        let server = TestServer::builder().data_dir(&data).start();
+        let load = Load::start(&server, 4, 8, &known);
+        load.wait_for(200);
+        server.kill();
+        let sent = load.finish();
+        let server = TestServer::builder().data_dir(&data).start();
+        known = load::check(&mut server.http(), &sent);
+        server.stop_cleanly();
+        let data = data.to_str().expect("a path in UTF-8");
+        let checked = Cli::new("none").run(&["check", "--data-dir", data]).expect(0);
+        assert!(checked.text().starts_with("sound: 1 shards"), "{checked:#?}");
+    }
 }
 
 #[test]

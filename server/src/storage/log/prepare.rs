@@ -89,14 +89,24 @@ impl<P: Platform> LogStorage<P> {
         }
         self.refill_spare().await?;
         if segment.file.get().is_none() {
-            let fitting = self.bytes_that_fit(segment.capacity.get(), 0).await?;
-            // Said before the file is made: what is appended meanwhile keeps to it, or asks for more.
-            segment.capacity.set(fitting.max(segment.needed_bytes()));
-            let blank = self.make_blank(segment.capacity.get()).await?;
+            let mut blank = self.make_fitting_blank(segment).await;
+            if blank.as_ref().err() == Some(&Interrupt::OutOfSpace) {
+                // Another shard may have taken what was free a moment ago: less may still fit.
+                blank = self.make_fitting_blank(segment).await;
+            }
+            let blank = blank?;
             segment.last_spare.set(false);
             return self.give_file(segment, blank).await;
         }
         self.finish_segment(segment).await
+    }
+
+    /// A file for a planned segment, as large as it wants or as there is room for.
+    async fn make_fitting_blank(&self, segment: &SegmentOf<P>) -> Result<Blank<FileOf<P>>, Interrupt> {
+        let fitting = self.bytes_that_fit(segment.capacity.get(), 0).await?;
+        // Said before the file is made: what is appended meanwhile keeps to it, or asks for more.
+        segment.capacity.set(fitting.max(segment.needed_bytes()));
+        self.make_blank(segment.capacity.get()).await
     }
 
     /// Makes the spare if there is none.

@@ -366,5 +366,6 @@ fn keyring_error(path: &Path, origin: &str, error: KeyringError) -> StoreError {
 }
 
 fn other_store(layout: &Layout, found: [u8; 16], expected: [u8; 16]) -> StoreError {
-    StoreError::OtherStore { path: layout.keyring(), found: hex::encode(found), expected: hex::encode(expected) }
+    let (path, descriptor) = (layout.keyring(), layout.descriptor());
+    StoreError::OtherStore { path, descriptor, found: hex::encode(found), expected: hex::encode(expected) }
 }
