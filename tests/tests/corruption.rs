@@ -9,7 +9,7 @@ use deltadb::runtime::sim::{DiskImage, Random};
 use std::path::{Path, PathBuf};
 
 /// Of so many bits or lengths, one is tried in the everyday run. Odd, so that every bit of a byte has its turn.
-const STRIDE: u64 = 11;
+const STRIDE: u64 = 17;
 
 /// A small closed store, and what it holds.
 fn small() -> (DiskImage, Documents) {
