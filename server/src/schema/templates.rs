@@ -132,10 +132,10 @@ impl Templates {
         self.directory.join(format!("{id}{FILE_SUFFIX}"))
     }
 
-    /// One sentence a damaged template, for the health report.
-    pub fn damaged(&self) -> Vec<String> {
+    /// Damaged templates and why, for the health report.
+    pub fn damaged(&self) -> Vec<(String, String)> {
         let damaged = |(id, file): (&String, &File)| match &file.state {
-            TemplateState::Damaged(reason) => Some(self.damaged_message(id, reason)),
+            TemplateState::Damaged(reason) => Some((id.clone(), reason.to_string())),
             _ => None,
         };
         self.files().iter().filter_map(damaged).collect()
@@ -366,15 +366,13 @@ impl Templates {
 
     /// The refusal of a write to a schema whose template is damaged, or of a read of that template.
     pub fn damaged_failure(&self, id: &str, reason: &str) -> Failure {
-        Failure::new(ErrorCode::TemplateDamaged, self.damaged_message(id, reason))
-    }
-
-    fn damaged_message(&self, id: &str, reason: &str) -> String {
-        format!(
+        let path = self.path_of(id);
+        let message = format!(
             "the template file {} cannot be used ({reason}); writes to schema '{id}' are refused until the file is \
              corrected, replaced or removed",
-            self.path_of(id).display()
-        )
+            path.display()
+        );
+        Failure::new(ErrorCode::TemplateDamaged, message)
     }
 }
 

@@ -152,7 +152,7 @@ async fn rewrite(platform: &Production, store: &Store, shards: u16) -> Result<()
     Ok(())
 }
 
-fn root_key(source: Option<&SecretSource>) -> Result<(RootKeyInput, Vec<String>), StartError> {
+pub(super) fn root_key(source: Option<&SecretSource>) -> Result<(RootKeyInput, Vec<String>), StartError> {
     let Some(source) = source else { return Ok((RootKeyInput::None, Vec::new())) };
     let mut inputs = RootKeyInputs::default();
     match (source, source.means().kind) {
@@ -169,14 +169,17 @@ fn root_key(source: Option<&SecretSource>) -> Result<(RootKeyInput, Vec<String>)
     Ok((RootKeyInput::Given { key, source }, warnings))
 }
 
-fn parse_key_id(text: &str) -> Result<RootKeyId, StartError> {
+pub(super) fn parse_key_id(text: &str) -> Result<RootKeyId, StartError> {
     RootKeyId::from_str(text).map_err(|_| {
         StartError::new(ExitStatus::Usage, format!("--key-id {text} is no root key id: give its 16 hex digits"))
     })
 }
 
 /// Runs one future on a shard thread of its own and waits for it.
-fn on_a_shard<T, F>(placement: &Placement, work: impl FnOnce(Production) -> F + Send + 'static) -> Result<T, StartError>
+pub(super) fn on_a_shard<T, F>(
+    placement: &Placement,
+    work: impl FnOnce(Production) -> F + Send + 'static,
+) -> Result<T, StartError>
 where
     T: Send + 'static,
     F: Future<Output = Result<T, StartError>> + 'static,

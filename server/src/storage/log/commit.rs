@@ -68,8 +68,7 @@ impl<P: Platform> LogStorage<P> {
     fn make_frame(&self, records: usize, bytes: usize, holds_puts: bool) -> Result<(), Refusal> {
         let state = self.state.borrow();
         state.check_writable()?;
-        if !state.at_work {
-            // After a restart the same versions would be given out again.
+        if !state.at_work || (holds_puts && state.refused_for_space && state.lacks_space()) {
             return Err(Refusal::OutOfSpace);
         }
         if state.next_sequence + records as u64 > VERSION_MAX {
@@ -84,15 +83,18 @@ impl<P: Platform> LogStorage<P> {
             let grown = (frame.length() + bytes).next_multiple_of(BLOCK_BYTES_MAX) as u64 - frame.bytes_bound();
             let current = state.target.as_ref().is_some_and(|target| Rc::ptr_eq(target, &frame.segment));
             if current && frame.fits(bytes) && frame.segment.room() >= grown {
-                return admit(&state, &frame.segment, holds_puts).map(|wakes| self.wake_preparation(wakes));
+                let admitted = admit(&state, &frame.segment, holds_puts);
+                drop(state);
+                return self.admitted(admitted, holds_puts).map(|wakes| self.wake_preparation(wakes));
             }
         }
         let needed = (FRAME_HEADER_BYTES + bytes).next_multiple_of(BLOCK_BYTES_MAX);
         drop(state);
         let segment = self.target_segment(needed as u64);
-        let mut state = self.state.borrow_mut();
-        let wakes = admit(&state, &segment, holds_puts)?;
+        let admitted = admit(&self.state.borrow(), &segment, holds_puts);
+        let wakes = self.admitted(admitted, holds_puts)?;
         self.wake_preparation(wakes);
+        let mut state = self.state.borrow_mut();
         let capacity = self.frame_capacity().max(needed);
         let memory = state.memories.pop_if(|memory| memory.buffer.capacity() >= capacity);
         let memory = memory.unwrap_or_else(|| FrameMemory::new(capacity));
@@ -149,6 +151,14 @@ impl<P: Platform> LogStorage<P> {
         segment
     }
 
+    /// Notes that a document was refused for want of space.
+    fn admitted<T, E>(&self, admitted: Result<T, E>, holds_puts: bool) -> Result<T, E> {
+        if holds_puts && admitted.is_err() {
+            self.state.borrow_mut().refused_for_space = true;
+        }
+        admitted
+    }
+
     fn wake_preparation(&self, wakes: bool) {
         if wakes {
             self.signals.prepare.notify();
@@ -182,6 +192,8 @@ impl<P: Platform> LogStorage<P> {
                 let bound = &frame.segment.bound;
                 bound.set(bound.get().saturating_sub(frame.bytes_bound()));
             }
+            // A segment that had no room for all of this may have enough for less.
+            self.signals.prepare.notify();
         }
         for frame in frames {
             self.recycle(&mut state, frame);
@@ -229,7 +241,8 @@ impl<P: Platform> LogStorage<P> {
                 match segment.state.get() {
                     SegmentState::Ready => return Ok(()),
                     SegmentState::OutOfSpace if holds_puts || state.spare.is_none() => {
-                        return Err(Refusal::OutOfSpace.into());
+                        drop(state);
+                        return self.admitted(Err(Refusal::OutOfSpace.into()), holds_puts);
                     }
                     SegmentState::OutOfSpace => {
                         segment.last_spare.set(true);

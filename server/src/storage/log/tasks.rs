@@ -1,4 +1,4 @@
-//! Background tasks of one shard: preparation, the tail frame, checkpoints and compaction. A task waits on a signal
+//! Background tasks of one shard: preparation, the tail frame, checkpoints and compaction, and the scrub. A task waits on a signal
 //! without keeping the shard alive, and ends when the shard is gone or closing.
 
 use super::batch::{FrameBuilder, FrameMemory};
@@ -19,6 +19,9 @@ impl<P: Platform> LogStorage<P> {
         self.start(|signals| &signals.prepare, Self::preparation_pass);
         self.start(|signals| &signals.tail, Self::tail_pass);
         self.start(|signals| &signals.maintain, Self::maintenance_pass);
+        if self.sizes.scrub_bytes_per_s > 0 {
+            self.start(|signals| &signals.scrub, Self::scrub_pass);
+        }
     }
 
     /// Runs a pass each time the signal was given; the pass says after how long it wants to run again by itself.

@@ -57,10 +57,12 @@ pub enum StoreError {
         reason: String,
     },
     /// The keyring is of another store.
-    #[error("{path} belongs to store {found} and this is store {expected}: put the keyring of this store back")]
+    #[error("{path} belongs to store {found} and {descriptor} to store {expected}: put the files of one store back")]
     OtherStore {
         /// The keyring.
         path: PathBuf,
+        /// `store.json`.
+        descriptor: PathBuf,
         /// The store it belongs to, in hex.
         found: String,
         /// The store at hand, in hex.

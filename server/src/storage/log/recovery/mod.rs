@@ -35,6 +35,8 @@ pub enum Access {
     Read,
     /// Nothing is written; damage is noted.
     Salvage,
+    /// The same, without a word, and a missing key or another store's file is noted too.
+    Check,
 }
 
 impl Access {
@@ -81,7 +83,7 @@ impl<P: Platform> LogStorage<P> {
         report.entities = state.index.len();
         state.mode = match access {
             Access::Write | Access::Import => Mode::Writable,
-            Access::Read => Mode::ReadOnly("it was opened for reading only"),
+            Access::Read | Access::Check => Mode::ReadOnly("it was opened for reading only"),
             Access::Salvage => Mode::ReadOnly("it was started with --salvage; restart without it to write"),
         };
         let this = Rc::new_cyclic(|this| Self {
@@ -98,6 +100,7 @@ impl<P: Platform> LogStorage<P> {
             maintenance_lock: Lock::default(),
             jobs: Cell::new(0),
             closing: Cell::new(false),
+            scrub: RefCell::default(),
             this: this.clone(),
             platform: platform.clone(),
         });
@@ -106,6 +109,9 @@ impl<P: Platform> LogStorage<P> {
         }
         if access == Access::Write {
             this.start_tasks();
+        }
+        if access == Access::Salvage {
+            this.report.damage.iter().cloned().for_each(|damage| this.note_damage(damage));
         }
         this.update_gauges();
         Ok(this)
@@ -213,11 +219,20 @@ impl<'a, P: Platform> Recovery<'a, P> {
 
     /// Damage refuses the start, or is noted.
     pub fn damage(&mut self, file: &Path, offset: u64, reason: impl Into<String>) -> Result<(), OpenError> {
-        let damage = Damage { file: file.to_owned(), offset, reason: reason.into() };
-        if self.access != Access::Salvage {
-            return Err(OpenError::Damaged(damage));
-        }
-        tracing::error!(%damage, "salvage goes on without it");
+        self.bear(OpenError::Damaged(Damage { file: file.to_owned(), offset, reason: reason.into() }))
+    }
+
+    /// An error refuses the start, unless what it tells of is noted.
+    pub fn bear(&mut self, error: OpenError) -> Result<(), OpenError> {
+        let damage = match (self.access, error) {
+            (Access::Salvage, OpenError::Damaged(damage)) => {
+                tracing::error!(%damage, "salvage goes on without it");
+                damage
+            }
+            (Access::Check, OpenError::Damaged(damage)) => damage,
+            (Access::Check, error) => Damage { file: error.file().to_owned(), offset: 0, reason: error.to_string() },
+            (_, error) => return Err(error),
+        };
         self.report.damage.push(damage);
         Ok(())
     }

@@ -7,7 +7,7 @@ use crate::limits::VERSION_MAX;
 use crate::runtime::buffer::AlignedBuffer;
 use crate::runtime::platform::{Caching, Disk, DiskFile, OpenMode, Platform};
 use crate::runtime::publish::read_whole;
-use crate::storage::log::checkpoint::{CheckpointSink, load_checkpoint};
+use crate::storage::log::checkpoint_reader::{CheckpointSink, load_checkpoint};
 use crate::storage::log::device::read_whole_range;
 use crate::storage::log::format::checkpoint::{ArchivedCheckpointChunk, ArchivedCheckpointTail};
 use crate::storage::log::format::manifest::{MANIFEST_BYTES_MAX, MANIFEST_NAME, Manifest, ManifestHeader, SegmentRef};
@@ -45,12 +45,11 @@ impl<P: Platform> Recovery<'_, P> {
                 self.manifest = manifest;
                 Ok(true)
             }
-            Err(OpenError::Damaged(damage)) if self.access == Access::Salvage => {
-                self.report.damage.push(damage);
+            Err(error) => {
+                self.bear(error)?;
                 let names = self.segment_names().await?;
                 self.list_what_is_there(names).await
             }
-            Err(error) => Err(error),
         }
     }
 
@@ -128,8 +127,7 @@ impl<P: Platform> Recovery<'_, P> {
         for reference in self.manifest.segments.clone() {
             match self.open_segment(&reference).await {
                 Ok(segment) => self.state.segments.insert(Rc::new(segment)),
-                Err(OpenError::Damaged(damage)) => self.damage(&damage.file, damage.offset, damage.reason)?,
-                Err(error) => return Err(error),
+                Err(error) => self.bear(error)?,
             }
         }
         Ok(())
@@ -225,7 +223,9 @@ impl<P: Platform> Recovery<'_, P> {
         };
         if let Some((offset, reason)) = problem {
             let damage = Damage { file: checkpoint_path(directory, reference.number), offset, reason };
-            tracing::error!(%damage, "the index checkpoint cannot be used: all segments are scanned instead");
+            if self.access != Access::Check {
+                tracing::error!(%damage, "the index checkpoint cannot be used: all segments are scanned instead");
+            }
             self.report.damage.push(damage);
             self.forget_checkpoint();
             // It stays named until there is another, for the frames it covers may be gone from the log.

@@ -10,6 +10,7 @@ mod measure;
 mod recovery;
 mod rewrite;
 mod rotation;
+mod scrub;
 
 use super::testing::{MemoryDisk, TestPlatform};
 use super::*;
