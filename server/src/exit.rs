@@ -33,16 +33,16 @@ exit_statuses! {
     Unauthenticated = 6, "the key is missing, unknown or lacks the permission";
     Unavailable = 7, "no connection, or the server cannot serve this now: try again later";
     OutcomeUnknown = 8, "the write may or may not be durable: read to find out";
-    DirectoryInUse = 10, "serve: another server holds the data directory";
-    DirectoryUnusable = 11, "serve: the data directory cannot be created, read or written";
+    DirectoryInUse = 10, "another process holds the data directory";
+    DirectoryUnusable = 11, "the data directory cannot be created, read or written";
     AddressUnusable = 12, "serve: an address is in use or cannot be listened on";
     RingRefused = 13, "serve: io_uring is not allowed here";
     KernelTooOld = 14, "serve: the kernel lacks what is needed";
     LimitsTooLow = 15, "serve: the memlock or file-descriptor limit is too low";
     DiskFull = 16, "serve: too little disk space to start";
-    RootKey = 17, "serve: the root key is missing, malformed or another store's";
-    StoreForeign = 18, "serve: the directory holds a newer format, or files of another store";
-    StoreDamaged = 19, "serve: stored data is damaged; see --salvage";
+    RootKey = 17, "the root key is missing, malformed or another store's";
+    StoreForeign = 18, "the directory holds a newer format, or files of another store";
+    StoreDamaged = 19, "stored data is damaged; check names every place, serve --salvage reads what is intact";
     StoppedAtOnce = 130, "serve: a second signal ended it at once";
     OutputClosed = 141, "whoever read the output went away";
 }

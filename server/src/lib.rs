@@ -15,6 +15,7 @@ pub mod mailbox;
 pub mod metrics;
 pub mod routing;
 pub mod runtime;
+pub mod sabotage;
 pub mod schema;
 pub mod start;
 pub mod storage;

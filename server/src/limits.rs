@@ -32,6 +32,20 @@ pub const CHECKPOINT_DUE_BYTES: u64 = 1 << 30;
 /// Sealed checkpoint chunk, before its tag: archiving and sealing one holds the shard for some 50 µs. Chunks carry
 /// their length, so files with chunks of another size are read all the same.
 pub const CHECKPOINT_CHUNK_BYTES: usize = 64 << 10;
+/// Bound on the scrub's reading, all shards together, unless configured otherwise.
+pub const SCRUB_MIB_PER_S_DEFAULT: u64 = 4;
+/// Largest value `--scrub-mib-per-s` accepts.
+pub const SCRUB_MIB_PER_S_MAX: u64 = 16 << 10;
+/// A pass of the scrub begins so long after the one before began.
+pub const SCRUB_INTERVAL_MS: u64 = 24 * 3600 * 1000;
+/// A pass is spread over so long, where its bound allows…
+pub const SCRUB_PASS_SPREAD_MS: u64 = 6 * 3600 * 1000;
+/// …but goes at least so fast, in one shard.
+pub const SCRUB_BYTES_PER_S_MIN: u64 = 64 << 10;
+/// The scrub rests after so many bytes.
+pub const SCRUB_PIECE_BYTES: usize = 128 << 10;
+/// Damaged places of one shard that the health report names.
+pub const DAMAGED_PLACES_KEPT: usize = 16;
 /// Versions stay exactly representable in a JSON number.
 pub const VERSION_MAX: u64 = (1 << 53) - 1;
 
@@ -114,6 +128,8 @@ const _: () = assert!(BATCH_BYTES_MAX as u64 * 4 <= SEGMENT_BYTES_MAX);
 const _: () = assert!(BODY_BYTES_DEFAULT <= BODY_BYTES_CEILING);
 const _: () = assert!(SEGMENT_BYTES_FIRST <= SEGMENT_BYTES_MAX);
 const _: () = assert!(SHARDS_MAX <= SLOTS);
+const _: () = assert!(SCRUB_PASS_SPREAD_MS * 2 <= SCRUB_INTERVAL_MS);
+const _: () = assert!(SCRUB_MIB_PER_S_DEFAULT <= SCRUB_MIB_PER_S_MAX);
 const _: () = assert!(TEMPLATE_BYTES_MAX <= BODY_BYTES_DEFAULT);
 const _: () = assert!(PAGE_ENTRIES_DEFAULT <= PAGE_ENTRIES_MAX);
 const _: () = assert!(COPY_BYTES_MAX < OUTPUT_BYTES_MIN);

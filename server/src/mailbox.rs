@@ -10,6 +10,7 @@ use crate::command::{Command, Document, ErrorCode, Failure, Outcome, Ticket};
 use crate::crypto::keyring::{DataKeyId, Keyring};
 use crate::limits::{MAILBOX_CREDITS, MAILBOX_WAITING_BYTES_MAX, MAILBOX_WAITING_MAX};
 use crate::runtime::platform::Doorbell;
+use crate::sabotage::{Sabotage, is_on};
 use crossbeam_queue::ArrayQueue;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -211,7 +212,9 @@ impl<B: Doorbell> Mailbox<B> {
     fn send(&self, peer: usize, request: Box<Request>) {
         let pushed = self.inboxes[peer].requests.push(request);
         assert!(pushed.is_ok(), "credits bound the queue");
-        self.doorbell.ring(peer);
+        if !is_on(Sabotage::ForgetDoorbell) {
+            self.doorbell.ring(peer);
+        }
     }
 
     /// Answers an errand. Never waits: the asker's credit holds the room.

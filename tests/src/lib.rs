@@ -7,13 +7,17 @@
 pub mod binary;
 pub mod cli;
 pub mod crowd;
+pub mod fixtures;
 pub mod fuzz;
 pub mod http;
 pub mod load;
+pub mod long;
 pub mod mount;
 pub mod raw_wire;
 pub mod readme;
 pub mod server;
+pub mod sim;
+pub mod small_store;
 pub mod sources;
 
 pub use cli::{Cli, Output};

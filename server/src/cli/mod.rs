@@ -4,6 +4,7 @@
 //! goes to stderr; the exit status says how it ended (`exit.rs`). No key is ever printed.
 
 mod arguments;
+mod check;
 mod connection;
 mod delete;
 mod endpoint;
@@ -14,6 +15,7 @@ mod output;
 mod ping;
 mod put;
 mod rewrap;
+mod root_key;
 mod rotate_key;
 mod schema;
 mod serve;
@@ -37,6 +39,7 @@ pub fn run() -> ExitCode {
         Subcommand::Ping(arguments) => ping::run(arguments),
         Subcommand::RotateKey(arguments) => rotate_key::run(arguments),
         Subcommand::Rewrap(arguments) => rewrap::run(arguments),
+        Subcommand::Check(arguments) => check::run(arguments),
     };
     finish(result)
 }

@@ -62,6 +62,9 @@ pub struct ServeFlags {
     /// Microseconds a shard spins before it sleeps; 0 saves power, more saves latency [default: 20]
     #[arg(long, value_name = "N")]
     pub spin_us: Option<String>,
+    /// Most that is read over in the background to find damage, in MiB a second; 0: nothing is [default: 4]
+    #[arg(long, value_name = "N")]
+    pub scrub_mib_per_s: Option<String>,
     /// Start read-only with what is intact of a damaged store
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub salvage: Option<String>,
@@ -90,6 +93,7 @@ impl ServeFlags {
             ("log-level", self.log_level),
             ("config", self.config),
             ("spin-us", self.spin_us),
+            ("scrub-mib-per-s", self.scrub_mib_per_s),
             ("salvage", self.salvage),
         ];
         all.into_iter().filter_map(|(name, value)| value.map(|value| (name, value))).collect()

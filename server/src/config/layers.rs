@@ -22,7 +22,7 @@ pub struct Setting {
 }
 
 /// Everything `deltadb serve` can be told, but `--config` itself.
-pub const SETTINGS: [Setting; 20] = [
+pub const SETTINGS: [Setting; 21] = [
     Setting { aliases: &["shared-fs"], ..plain("data-dir") },
     plain("rest-addr"),
     plain("wire-addr"),
@@ -41,6 +41,7 @@ pub const SETTINGS: [Setting; 20] = [
     plain("log-format"),
     plain("log-level"),
     plain("spin-us"),
+    plain("scrub-mib-per-s"),
     plain("salvage"),
     // Kept last: it only says where the file is, and never comes from it.
     plain("config"),

@@ -18,7 +18,7 @@ pub use layers::{CLIENT_VARIABLES, SETTINGS, Setting, unknown_variables};
 pub use parse::{parse_duration, parse_size};
 pub use secret::{Means, MeansKind, SecretSource, choose_secret};
 
-use crate::limits::{BODY_BYTES_CEILING, BODY_BYTES_DEFAULT, SHARDS_MAX};
+use crate::limits::{BODY_BYTES_CEILING, BODY_BYTES_DEFAULT, SCRUB_MIB_PER_S_DEFAULT, SCRUB_MIB_PER_S_MAX, SHARDS_MAX};
 use layers::Layers;
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -103,6 +103,8 @@ pub struct Config {
     pub log_level: LogLevel,
     /// How long a shard spins before it parks, in microseconds; 0: it parks at once.
     pub spin_us: u64,
+    /// The scrub of all shards together reads no faster, in MiB a second; 0: there is none.
+    pub scrub_mib_per_s: u64,
     /// Start read-only with whatever of a damaged store is intact.
     pub salvage: bool,
 }
@@ -135,6 +137,9 @@ impl Config {
             spin_us: layers
                 .parsed("spin-us", |text| parse::parse_count(text, 0, SPIN_US_MAX))?
                 .unwrap_or(SPIN_US_DEFAULT),
+            scrub_mib_per_s: layers
+                .parsed("scrub-mib-per-s", |text| parse::parse_count(text, 0, SCRUB_MIB_PER_S_MAX))?
+                .unwrap_or(SCRUB_MIB_PER_S_DEFAULT),
             salvage: layers.parsed("salvage", parse::parse_switch)?.unwrap_or(false),
         };
         config.check_relations()?;

@@ -7,6 +7,7 @@
 use super::derive::derive;
 use super::keyring::DataKey;
 use super::secret::Secret;
+use crate::sabotage::{Sabotage, is_on};
 use aes_gcm::aead::inout::InOutBuf;
 use aes_gcm::{AeadInOut, Aes256Gcm, KeyInit};
 use std::fmt;
@@ -76,6 +77,7 @@ impl SealingKey {
         aad: &[u8],
         buffer: &mut [u8],
     ) -> Result<[u8; TAG_BYTES], SealError> {
+        let aad = if is_on(Sabotage::DropAssociatedData) { &[] } else { aad };
         match self.cipher.encrypt_inout_detached(nonce.into(), aad, InOutBuf::from(buffer)) {
             Ok(tag) => Ok(tag.into()),
             Err(_) => Err(SealError::TooLong),
@@ -92,6 +94,7 @@ impl SealingKey {
         buffer: &mut [u8],
         tag: &[u8; TAG_BYTES],
     ) -> Result<(), SealError> {
+        let aad = if is_on(Sabotage::DropAssociatedData) { &[] } else { aad };
         self.cipher
             .decrypt_inout_detached(nonce.into(), aad, InOutBuf::from(buffer), tag.into())
             .map_err(|_| SealError::NotAuthentic)

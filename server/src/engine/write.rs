@@ -5,6 +5,7 @@ use super::{Engine, not_found};
 use crate::command::{Command, Condition, Document, EntityRef, ErrorCode, Failure, Outcome, PutItem, Ticket};
 use crate::limits::PENDING_BYTES_MAX;
 use crate::runtime::platform::Platform;
+use crate::sabotage::{Sabotage, is_on};
 use crate::storage::{Change, Mutation, Refusal, Storage};
 use std::rc::Rc;
 
@@ -79,6 +80,9 @@ impl<P: Platform, S: Storage> Engine<P, S> {
         };
         let document = Document::new(entity, body.unwrap_or_default());
         let created = body.is_some() && newest.version.is_none();
+        if is_on(Sabotage::ShowBeforeDurable) {
+            self.cache.borrow_mut().insert(hash, document.clone(), version, self.now_ms());
+        }
         let applied = Applied { hash, document, version, created, deleted: body.is_none() };
         let mut writes = self.writes.borrow_mut();
         writes.note(&applied);
@@ -149,6 +153,7 @@ impl<P: Platform, S: Storage> Engine<P, S> {
 
     fn newest(&self, hash: u64, entity: EntityRef<'_>) -> Newest {
         let pending = self.writes.borrow().newest(hash, entity);
+        let pending = pending.filter(|_| !is_on(Sabotage::JudgeAgainstDurable));
         pending.unwrap_or_else(|| Newest { version: self.storage.durable_version(entity), undurable_in: None })
     }
 
@@ -156,6 +161,7 @@ impl<P: Platform, S: Storage> Engine<P, S> {
     fn decided(&self, newest: Newest, ticket: Ticket, outcome: Outcome) -> Tried {
         match newest.undurable_in {
             None => Tried::Known(outcome),
+            Some(_) if is_on(Sabotage::AnswerBeforeDurable) => Tried::Known(outcome),
             Some(batch) => {
                 self.writes.borrow_mut().wait_for(batch, ticket, outcome);
                 Tried::Accepted

@@ -13,6 +13,8 @@ pub struct Health {
     pub ready: bool,
     /// One sentence a problem; empty when ready.
     pub reasons: Vec<String>,
+    /// What needs somebody to act though the server serves: damage that was found.
+    pub alerts: Vec<String>,
     /// A graceful stop has begun.
     pub draining: bool,
 }

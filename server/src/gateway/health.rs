@@ -9,6 +9,7 @@ pub struct Board {
     draining: AtomicBool,
     quiet_shards: AtomicUsize,
     problems: Vec<Mutex<Vec<String>>>,
+    alerts: Vec<Mutex<Vec<String>>>,
 }
 
 impl Board {
@@ -19,12 +20,18 @@ impl Board {
             draining: AtomicBool::new(false),
             quiet_shards: AtomicUsize::new(0),
             problems: (0..shards).map(opening).collect(),
+            alerts: (0..shards).map(|_| Mutex::default()).collect(),
         }
     }
 
     /// Replaces what is wrong with a shard; nothing when it serves reads and writes.
     pub fn report(&self, shard: usize, problems: Vec<String>) {
         *self.problems[shard].lock().unwrap_or_else(PoisonError::into_inner) = problems;
+    }
+
+    /// Replaces what somebody should see to in a shard that serves.
+    pub fn alert(&self, shard: usize, alerts: Vec<String>) {
+        *self.alerts[shard].lock().unwrap_or_else(PoisonError::into_inner) = alerts;
     }
 
     /// From now on new requests are refused.
@@ -55,11 +62,13 @@ impl Board {
         if draining {
             reasons.push("the server is shutting down".into());
         }
-        for problems in &self.problems {
-            reasons.extend(problems.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
-        }
-        Health { ready: reasons.is_empty(), reasons, draining }
+        reasons.extend(all_of(&self.problems));
+        Health { ready: reasons.is_empty(), reasons, alerts: all_of(&self.alerts).collect(), draining }
     }
+}
+
+fn all_of(shards: &[Mutex<Vec<String>>]) -> impl Iterator<Item = String> {
+    shards.iter().flat_map(|lines| lines.lock().unwrap_or_else(PoisonError::into_inner).clone())
 }
 
 #[cfg(test)]
@@ -76,6 +85,9 @@ mod tests {
         board.report(1, vec!["shard 1: disk full".into()]);
         assert_eq!(board.health().reasons, ["shard 1: disk full"]);
         board.report(1, Vec::new());
+        board.alert(0, vec!["1.seg is damaged".into()]);
+        let health = board.health();
+        assert!(health.ready && health.alerts == ["1.seg is damaged"], "{health:?}");
         board.begin_drain();
         assert!(!board.health().ready && board.health().draining);
         board.shard_is_quiet();

@@ -9,6 +9,8 @@ pub enum Unit {
     Things,
     /// Bytes.
     Bytes,
+    /// A moment, in seconds since the Unix epoch; 0: there was none. Sums of it mean nothing.
+    UnixSeconds,
 }
 
 /// A counter or gauge of a shard.
@@ -29,7 +31,7 @@ impl Figure {
     /// The name with its unit, as in `Stats`.
     pub fn full_name(&self) -> String {
         match self.unit {
-            Unit::Things => self.name.to_owned(),
+            Unit::Things | Unit::UnixSeconds => self.name.to_owned(),
             Unit::Bytes => format!("{}_bytes", self.name),
         }
     }
@@ -96,6 +98,10 @@ pub static FIGURES: &[Figure] = figures! {
     counter Bytes "compacted" compacted_bytes "Live records rewritten by compaction";
     counter Things "seal_failures" seal_failures "Records that could not be encrypted";
     counter Things "open_failures" open_failures "Records that failed authentication when read back";
+    counter Bytes "scrubbed" scrubbed_bytes "Stored data read over and verified in the background";
+    counter Things "scrub_passes" scrub_passes "Passes of the scrub over all stored data";
+    gauge UnixSeconds "scrub_last_pass_unix_seconds" scrub_last_pass_seconds "When the last pass of the scrub ended; 0: none has";
+    counter Things "scrub_damage" scrub_damage "Damaged places that the scrub has come across";
     counter Things "validations" validations "Documents validated";
     counter Things "validation_failures" validation_failures "Documents refused by validation";
     counter Things "panics_caught" panics_caught "Panics caught in request handlers";

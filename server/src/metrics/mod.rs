@@ -112,6 +112,10 @@ pub struct ShardMetrics {
     pub compacted_bytes: Counter,
     pub seal_failures: Counter,
     pub open_failures: Counter,
+    pub scrubbed_bytes: Counter,
+    pub scrub_passes: Counter,
+    pub scrub_last_pass_seconds: Gauge,
+    pub scrub_damage: Counter,
 
     pub validations: Counter,
     pub validation_failures: Counter,

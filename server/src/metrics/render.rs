@@ -49,7 +49,7 @@ impl Collector for ShardCollector {
 
 fn encode_figure(encoder: &mut DescriptorEncoder, figure: &Figure, shards: &[ShardMetrics]) -> Result<(), Error> {
     let unit = match figure.unit {
-        Unit::Things => None,
+        Unit::Things | Unit::UnixSeconds => None,
         Unit::Bytes => Some(&NameUnit::Bytes),
     };
     let kind = if figure.grows { MetricType::Counter } else { MetricType::Gauge };

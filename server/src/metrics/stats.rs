@@ -1,7 +1,7 @@
 //! `Stats`: the figures as one JSON document, for people and scripts.
 
 use super::Metrics;
-use super::catalogue::{DISTRIBUTIONS, FIGURES};
+use super::catalogue::{DISTRIBUTIONS, FIGURES, Unit};
 use super::process;
 use serde_json::{Map, Value, json};
 
@@ -9,7 +9,9 @@ use serde_json::{Map, Value, json};
 pub fn stats_json(metrics: &Metrics, extra: Value) -> String {
     let shards: Vec<Map<String, Value>> = metrics.shards.iter().map(shard_figures).collect();
     let mut totals = Map::new();
-    for (name, value) in shards.iter().flatten() {
+    let adds_up =
+        |name: &String| FIGURES.iter().all(|figure| figure.unit != Unit::UnixSeconds || figure.full_name() != *name);
+    for (name, value) in shards.iter().flatten().filter(|(name, _)| adds_up(name)) {
         let total = totals.get(name).and_then(Value::as_u64).unwrap_or(0);
         totals.insert(name.clone(), (total + value.as_u64().unwrap_or(0)).into());
     }
@@ -71,6 +73,8 @@ mod tests {
         let document: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(document["totals"]["entities"], 7);
         assert_eq!(document["totals"]["http_requests"], 9);
+        let moment = "scrub_last_pass_unix_seconds";
+        assert!(document["totals"][moment].is_null() && document["shards"][0][moment] == 0, "moments do not add up");
         assert_eq!(document["shards"][1]["entities"], 4);
         assert_eq!((&document["store_id"], &document["version"]), (&json!("x"), &json!("other")));
         assert!(document["process"]["resident_bytes"].as_u64() > Some(0));

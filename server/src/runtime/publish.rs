@@ -5,6 +5,7 @@
 
 use super::buffer::AlignedBuffer;
 use super::platform::{Caching, Disk, DiskFile, Durability, OpenMode};
+use crate::sabotage::{Sabotage, is_on};
 use std::io;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroize;
@@ -23,6 +24,9 @@ pub async fn publish<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> io::Result
         return Err(error);
     }
     disk.rename(&temporary, path).await?;
+    if is_on(Sabotage::SkipDirectorySync) {
+        return Ok(());
+    }
     disk.sync_dir(parent_of(path)).await
 }
 
@@ -100,6 +104,9 @@ async fn write_whole<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> io::Result
             0 => return Err(io::ErrorKind::WriteZero.into()),
             count => written += count,
         }
+    }
+    if is_on(Sabotage::SkipFileSync) {
+        return Ok(());
     }
     file.sync_data().await
 }

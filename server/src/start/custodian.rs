@@ -9,13 +9,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// The store's keyring, written through one shard's platform.
-pub(super) struct StoreCustodian<P> {
+pub struct StoreCustodian<P> {
     store: Arc<Store>,
     platform: P,
 }
 
 impl<P: Platform> StoreCustodian<P> {
-    pub(super) fn keeping(store: Arc<Store>, platform: P) -> Rc<dyn KeyCustodian> {
+    /// Of this store, through this platform.
+    pub fn keeping(store: Arc<Store>, platform: P) -> Rc<dyn KeyCustodian> {
         Rc::new(Self { store, platform })
     }
 }

@@ -6,10 +6,12 @@
 
 mod admin_key;
 mod block;
-mod custodian;
+mod check;
+pub mod custodian;
 mod plan;
 mod prepare;
 mod shard;
+pub mod shards;
 mod signals;
 
 use crate::auth::Authenticator;
@@ -26,6 +28,7 @@ use crate::runtime::preflight::{self, PreflightError};
 use crate::runtime::shard::ShardThreads;
 use crate::storage::store::{DirectoryLock, StoreError, restrict_file_modes};
 use admin_key::AdminKey;
+pub use check::CheckReport;
 use plan::{EVERYBODY, FIRST_SHARD, NOBODY, Notice, Plan, ShardReport};
 use prepare::Prepared;
 use signals::StopSignal;
@@ -116,6 +119,16 @@ pub fn rewrap(
     restrict_file_modes();
     let lock = DirectoryLock::acquire(data_dir, LOCK_PATIENCE)?;
     prepare::rewrap(lock, present, new, key_id)
+}
+
+/// Reads and authenticates everything a stopped store holds; writes nothing.
+pub fn check(data_dir: &Path, root_key: &SecretSource, key_id: Option<&str>) -> Result<CheckReport, StartError> {
+    restrict_file_modes();
+    if !data_dir.is_dir() {
+        return Err(StoreError::NoStore { directory: data_dir.to_owned() }.into());
+    }
+    let lock = DirectoryLock::acquire(data_dir, LOCK_PATIENCE)?;
+    check::check(lock, root_key, key_id)
 }
 
 /// Process limits and what the machine must offer, before anything is touched.
@@ -218,6 +231,7 @@ fn make_plan(
         shard_directories: (0..shards).map(|shard| store.shard_directory(shard)).collect(),
         created: prepared.created,
         salvage: config.salvage,
+        scrub_bytes_per_s_per_shard: (config.scrub_mib_per_s << 20).div_ceil(shards as u64),
         keyring: store.keyring(),
         templates: prepared.templates.clone(),
         authenticator: Arc::new(Authenticator::new(&admin_key.key)),

@@ -56,6 +56,7 @@ pub(super) struct Plan {
     /// Shards may lack their files and make new ones.
     pub(super) created: bool,
     pub(super) salvage: bool,
+    pub(super) scrub_bytes_per_s_per_shard: u64,
     pub(super) keyring: Arc<Keyring>,
     pub(super) templates: Arc<Templates>,
     pub(super) authenticator: Arc<Authenticator>,

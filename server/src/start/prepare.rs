@@ -2,16 +2,16 @@
 //! Runs on a temporary shard thread, so that cold files take the same way as hot ones.
 
 use super::StartError;
+use super::shards::{ChangeError, change_shards};
 use crate::config::{Config, MeansKind, SecretSource};
 use crate::crypto::root_key::{LoadedRootKey, RootKeyId, RootKeyInputs};
 use crate::exit::ExitStatus;
 use crate::metrics::Metrics;
-use crate::routing::Topology;
 use crate::runtime::placement::Placement;
 use crate::runtime::production::Production;
 use crate::runtime::shard;
 use crate::schema::Templates;
-use crate::storage::log::{LogSizes, OpenError, RewriteError, RewriteOptions, rewrite_generation};
+use crate::storage::log::{LogSizes, OpenError, RewriteError};
 use crate::storage::store::{DirectoryLock, RootKeyInput, Store, StoreOptions};
 use std::future::Future;
 use std::str::FromStr;
@@ -121,7 +121,7 @@ async fn open(platform: Production, options: StoreOptions, salvage: bool) -> Res
             let message = "a damaged store is salvaged with its own shard count: leave --shards out";
             return Err(StartError::new(ExitStatus::Usage, message));
         }
-        change_shards(&platform, &store, shards).await?;
+        rewrite(&platform, &store, shards).await?;
     }
     let unusable = |error: &dyn std::fmt::Display| StartError::new(ExitStatus::DirectoryUnusable, error.to_string());
     let templates = Templates::open(&platform, &store.layout().templates()).await.map_err(|error| unusable(&error))?;
@@ -134,36 +134,25 @@ async fn open(platform: Production, options: StoreOptions, salvage: bool) -> Res
     })
 }
 
-/// Writes every live entity into a new generation with another shard count, publishes it, removes the old one.
-async fn change_shards(platform: &Production, store: &Arc<Store>, shards: u16) -> Result<(), StartError> {
-    let (from, to) = (store.generation(), store.generation() + 1);
+/// Another shard count, with what the operator is told of it.
+async fn rewrite(platform: &Production, store: &Store, shards: u16) -> Result<(), StartError> {
     tracing::info!("changing the shard count from {} to {shards}: every entity is written anew", store.shards());
-    let topology = Topology::new(store.hash_seed(), usize::from(shards));
-    let options = RewriteOptions {
-        directory: store.layout().shards(),
-        store_id: store.id(),
-        generation_old: from as u32,
-        shards_old: store.shards(),
-        generation_new: to as u32,
-        shards_new: shards,
-        keyring: store.keyring(),
-        sizes: LogSizes::default(),
-    };
-    let report = rewrite_generation(platform.clone(), options, |schema, key| topology.owner_of(schema, key)).await;
-    let report = report.map_err(|error| {
-        let status = match &error {
-            RewriteError::Open(OpenError::Damaged(_)) | RewriteError::Damaged(_) => ExitStatus::StoreDamaged,
-            RewriteError::OutOfSpace { .. } => ExitStatus::DiskFull,
-            _ => ExitStatus::Failure,
-        };
-        StartError::new(status, format!("the shard count was not changed, the store is as it was: {error}"))
+    let report = change_shards(platform, store, shards, LogSizes::default()).await.map_err(|error| match error {
+        ChangeError::Publish(error) => error.into(),
+        ChangeError::Rewrite(ref cause) => {
+            let status = match cause {
+                RewriteError::Open(OpenError::Damaged(_)) | RewriteError::Damaged(_) => ExitStatus::StoreDamaged,
+                RewriteError::OutOfSpace { .. } => ExitStatus::DiskFull,
+                _ => ExitStatus::Failure,
+            };
+            StartError::new(status, error.to_string())
+        }
     })?;
-    store.publish_generation(platform, shards, to).await?;
     tracing::info!("{} entities now live in {shards} shards", report.entities);
     Ok(())
 }
 
-fn root_key(source: Option<&SecretSource>) -> Result<(RootKeyInput, Vec<String>), StartError> {
+pub(super) fn root_key(source: Option<&SecretSource>) -> Result<(RootKeyInput, Vec<String>), StartError> {
     let Some(source) = source else { return Ok((RootKeyInput::None, Vec::new())) };
     let mut inputs = RootKeyInputs::default();
     match (source, source.means().kind) {
@@ -180,14 +169,17 @@ fn root_key(source: Option<&SecretSource>) -> Result<(RootKeyInput, Vec<String>)
     Ok((RootKeyInput::Given { key, source }, warnings))
 }
 
-fn parse_key_id(text: &str) -> Result<RootKeyId, StartError> {
+pub(super) fn parse_key_id(text: &str) -> Result<RootKeyId, StartError> {
     RootKeyId::from_str(text).map_err(|_| {
         StartError::new(ExitStatus::Usage, format!("--key-id {text} is no root key id: give its 16 hex digits"))
     })
 }
 
 /// Runs one future on a shard thread of its own and waits for it.
-fn on_a_shard<T, F>(placement: &Placement, work: impl FnOnce(Production) -> F + Send + 'static) -> Result<T, StartError>
+pub(super) fn on_a_shard<T, F>(
+    placement: &Placement,
+    work: impl FnOnce(Production) -> F + Send + 'static,
+) -> Result<T, StartError>
 where
     T: Send + 'static,
     F: Future<Output = Result<T, StartError>> + 'static,

@@ -89,7 +89,7 @@ async fn open_log(plan: &Plan, index: usize, platform: &Production) -> Result<Rc
         keyring: plan.keyring.clone(),
         salvage: plan.salvage,
         metrics: plan.metrics.clone(),
-        sizes: LogSizes::default(),
+        sizes: LogSizes { scrub_bytes_per_s: plan.scrub_bytes_per_s_per_shard, ..LogSizes::default() },
     };
     let storage = LogStorage::open(platform.clone(), options).await.map_err(|error| refused(index, &error))?;
     let report = storage.open_report();
@@ -193,7 +193,7 @@ fn listen(plan: &Plan, index: usize, net: &Net) -> io::Result<Bound> {
 
 /// Until a stop is asked for: gauges, health, templates, and data keys that can go.
 async fn keep_house(plan: &Plan, index: usize, platform: &Production, dispatch: &Rc<ShardDispatch>) {
-    let (mut ticks, mut known) = (0u64, Vec::new());
+    let (mut ticks, mut known, mut took_writes) = (0u64, Vec::new(), true);
     let mut templates_readable = true;
     while !plan.board.is_draining() {
         let round_is_due = ticks.is_multiple_of(TICKS_PER_ROUND);
@@ -204,7 +204,9 @@ async fn keep_house(plan: &Plan, index: usize, platform: &Production, dispatch: 
                 or(dispatch.drop_unused_keys(), drain_begun(plan, platform)).await;
             }
         }
-        if round_is_due {
+        let takes_writes = dispatch.engine().storage().takes_writes();
+        let changed = std::mem::replace(&mut took_writes, takes_writes) != takes_writes;
+        if changed || round_is_due {
             report_health(plan, index, dispatch, &mut known);
         }
         ticks += 1;
@@ -247,7 +249,8 @@ async fn drain_begun(plan: &Plan, platform: &Production) {
 fn report_health(plan: &Plan, index: usize, dispatch: &ShardDispatch, known: &mut Vec<String>) {
     dispatch.keep_house();
     let mut problems = Vec::new();
-    if let Some(reason) = dispatch.engine().storage().status().refuses_writes {
+    let status = dispatch.engine().storage().status();
+    if let Some(reason) = status.refuses_writes {
         problems.push(format!("shard {index} refuses writes: {reason}"));
     }
     if index == 0 {
@@ -262,6 +265,7 @@ fn report_health(plan: &Plan, index: usize, dispatch: &ShardDispatch, known: &mu
     }
     known.clone_from(&problems);
     plan.board.report(index, problems);
+    plan.board.alert(index, status.damage);
 }
 
 /// Finishes what was accepted. Peers may still ask until every shard is quiet.

@@ -113,6 +113,8 @@ pub struct StorageStatus {
     pub key_id: String,
     /// Segments and other files that still name an older data key.
     pub segments_on_old_keys: u64,
+    /// Damaged places that were found while it was running, one sentence each; not more than a few.
+    pub damage: Vec<String>,
 }
 
 /// The durability contract for one shard. One owner thread; every method takes `&self` and none holds a borrow over

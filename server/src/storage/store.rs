@@ -5,6 +5,7 @@
 //! is refused with the file and the remedy. It refuses to look into shards, templates and credentials: their rooms do.
 
 mod change;
+mod check;
 mod descriptor;
 mod error;
 mod layout;
@@ -18,6 +19,7 @@ mod test_platform;
 #[cfg(test)]
 mod tests;
 
+pub use check::{VerifiedStore, verify, verify_in};
 pub use descriptor::STORE_FORMAT_VERSION;
 pub use error::StoreError;
 pub use layout::Layout;

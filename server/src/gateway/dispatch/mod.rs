@@ -24,6 +24,7 @@ use crate::mailbox::{Answer, Errand};
 use crate::metrics::Metrics;
 use crate::routing::Topology;
 use crate::runtime::platform::{Doorbell, Platform, Spawn, TaskClass};
+use crate::sabotage::{Sabotage, is_on};
 use crate::schema::{CheckError, ShardTemplates, Templates};
 use crate::storage::Storage;
 use std::cell::{Cell, RefCell};
@@ -203,7 +204,8 @@ impl<P: Platform, S: Storage, B: Doorbell> Dispatch<P, S, B> {
                 return None;
             }
         };
-        if owner == self.parts.shard {
+        let misplaced = is_on(Sabotage::WriteWhereReceived) && matches!(command, Command::Put { .. });
+        if owner == self.parts.shard || misplaced {
             return self.parts.engine.execute(command, ticket);
         }
         let metrics = &self.parts.metrics.shards[self.parts.shard];

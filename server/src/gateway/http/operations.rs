@@ -11,6 +11,7 @@ use crate::metrics::render;
 use crate::runtime::platform::Clock;
 use bytes::Bytes;
 use http::StatusCode;
+use serde_json::{Value, json};
 
 /// `GET /health`: for people and load balancers.
 pub fn health<A: Api, C: Clock>(context: &Context<'_, A, C>) -> Result<Reply, Problem> {
@@ -19,8 +20,8 @@ pub fn health<A: Api, C: Clock>(context: &Context<'_, A, C>) -> Result<Reply, Pr
         return Err(not_ready(health));
     }
     let shards = context.gateway.api.topology().shards();
-    let version = env!("CARGO_PKG_VERSION");
-    Ok(Reply::json(format!("{{\"status\":\"ok\",\"version\":\"{version}\",\"shards\":{shards}}}")))
+    let body = json!({"status": "ok", "version": env!("CARGO_PKG_VERSION"), "shards": shards});
+    Ok(Reply::json(with_alerts(body, health.alerts)))
 }
 
 /// `GET /livez`: the process answers.
@@ -28,10 +29,13 @@ pub fn live() -> Reply {
     Reply::json(&b"{\"status\":\"ok\"}"[..])
 }
 
-/// `GET /readyz`: reads and writes are served, or why not.
+/// `GET /readyz`: reads and writes are served, or why not; damage that was found stands in `alerts`.
 pub fn ready<A: Api, C: Clock>(context: &Context<'_, A, C>) -> Result<Reply, Problem> {
     let health = context.gateway.api.health();
-    if health.ready && !health.draining { Ok(live()) } else { Err(not_ready(health)) }
+    if !health.ready || health.draining {
+        return Err(not_ready(health));
+    }
+    Ok(Reply::json(with_alerts(json!({"status": "ok"}), health.alerts)))
 }
 
 /// `GET /metrics`: OpenMetrics text.
@@ -52,7 +56,7 @@ pub async fn stats<A: Api, C: Clock>(context: &Context<'_, A, C>) -> Result<Repl
 pub async fn rotate_key<A: Api, C: Clock>(context: &Context<'_, A, C>) -> Result<Reply, Problem> {
     match context.call(Command::RotateKey).await? {
         Outcome::KeyRotated { key_id } => {
-            let body = serde_json::json!({"status": "ok", "key_id": key_id}).to_string();
+            let body = json!({"status": "ok", "key_id": key_id}).to_string();
             Ok(Reply::json(body))
         }
         other => Err(unexpected(&other)),
@@ -70,5 +74,12 @@ fn not_ready(health: Health) -> Problem {
     } else {
         "the server cannot serve everything now: 'reasons' says why"
     };
-    Problem::new(ErrorCode::Unavailable, detail).with_reasons(health.reasons)
+    Problem::new(ErrorCode::Unavailable, detail).with_reasons([health.reasons, health.alerts].concat())
+}
+
+fn with_alerts(mut body: Value, alerts: Vec<String>) -> String {
+    if !alerts.is_empty() {
+        body["alerts"] = alerts.into();
+    }
+    body.to_string()
 }

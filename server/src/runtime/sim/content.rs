@@ -135,17 +135,17 @@ impl Content {
         self.pending.iter_mut().for_each(|pending| pending.doomed = false);
     }
 
-    /// What is found after a power loss.
-    pub(super) fn after_power_loss(&self, survival: Survival, random: &mut Random) -> Self {
-        let mut stable = self.stable.clone();
+    /// What is found after a power loss, and how many writes survived in part.
+    pub(super) fn after_power_loss(&self, survival: Survival, random: &mut Random) -> (Self, u64) {
+        let (mut stable, mut torn) = (self.stable.clone(), 0);
         for pending in &self.pending {
             match survival {
                 Survival::Nothing => {}
                 Survival::Everything => apply(&mut stable, &pending.change),
-                Survival::Random => apply_torn(&mut stable, &pending.change, random),
+                Survival::Random => torn += u64::from(apply_torn(&mut stable, &pending.change, random)),
             }
         }
-        Self { live: stable.clone(), stable, ..Self::default() }
+        (Self { live: stable.clone(), stable, ..Self::default() }, torn)
     }
 
     fn push(&mut self, change: Change, doomed: bool) {
@@ -181,21 +181,25 @@ fn apply(pages: &mut Pages, change: &Change) {
     }
 }
 
-fn apply_torn(pages: &mut Pages, change: &Change, random: &mut Random) {
+/// Lets a change survive in whatever part chance decides; returns whether that was neither all of it nor nothing.
+fn apply_torn(pages: &mut Pages, change: &Change, random: &mut Random) -> bool {
     let (offset, len) = match change {
         Change::SetLen(len) => {
             if random.below(2) == 0 {
                 pages.set_len(*len);
             }
-            return;
+            return false;
         }
         Change::Write { offset, bytes } => (*offset, bytes.len() as u64),
         Change::Zeros { offset, len } => (*offset, *len),
     };
     let end = offset + len;
     let survives: Box<dyn Fn(u64) -> bool> = match random.below(8) {
-        0..=2 => return,
-        3 | 4 => return apply(pages, change),
+        0..=2 => return false,
+        3 | 4 => {
+            apply(pages, change);
+            return false;
+        }
         5 | 6 => {
             let sectors = end.div_ceil(SECTOR_BYTES) - offset / SECTOR_BYTES;
             let first_lost = offset / SECTOR_BYTES + random.below(sectors + 1);
@@ -210,20 +214,24 @@ fn apply_torn(pages: &mut Pages, change: &Change, random: &mut Random) {
             Box::new(move |sector| Random::new(salt ^ sector).below(2) == 0)
         }
     };
-    let mut position = offset;
+    let (mut position, mut survived, mut lost) = (offset, false, false);
     while position < end {
         let sector = position / SECTOR_BYTES;
         let piece_end = ((sector + 1) * SECTOR_BYTES).min(end);
         if survives(sector) {
+            survived = true;
             match change {
                 Change::Write { bytes, .. } => {
                     pages.write(position, &bytes[(position - offset) as usize..(piece_end - offset) as usize]);
                 }
                 Change::Zeros { .. } | Change::SetLen(_) => pages.zero(position, piece_end - position),
             }
+        } else {
+            lost = true;
         }
         position = piece_end;
     }
+    survived && lost && matches!(change, Change::Write { .. })
 }
 
 /// What is left of a change outside `start..end`.

@@ -8,6 +8,7 @@ use super::faults::{Faults, Operation, Verdict};
 use super::image::{DiskImage, LateWrite};
 use super::random::Random;
 use super::trace::Trace;
+use super::watch::{DiskRequest, Watcher};
 use crate::runtime::platform::TaskClass;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -118,6 +119,8 @@ pub(super) struct Core {
     pub(super) cut: Cell<Option<PowerCut>>,
     pub(super) halted: RefCell<Option<Halt>>,
     pub(super) doorbells: RefCell<BTreeMap<usize, (bool, Option<Waker>)>>,
+    pub(super) watcher: RefCell<Option<Watcher>>,
+    pub(super) wall_shift_ms: Cell<i64>,
     schedule: RefCell<Random>,
     tasks: RefCell<BTreeMap<u64, Option<Task>>>,
     next_task: Cell<u64>,
@@ -162,6 +165,8 @@ impl Core {
             cut: Cell::new(None),
             halted: RefCell::new(None),
             doorbells: RefCell::default(),
+            watcher: RefCell::new(None),
+            wall_shift_ms: Cell::new(0),
             schedule: RefCell::new(Random::for_purpose(seed, 3)),
             tasks: RefCell::default(),
             next_task: Cell::new(0),
@@ -191,6 +196,14 @@ impl Core {
 
     pub(super) fn wake_at(&self, time_ns: u64, waker: Waker) {
         self.add_event(time_ns, Event::Wake(waker));
+    }
+
+    /// Shows a request to whoever watches.
+    pub(super) fn show(&self, request: &DiskRequest<'_>) {
+        let watcher = self.watcher.borrow().clone();
+        if let Some(watcher) = watcher {
+            watcher(request);
+        }
     }
 
     pub(super) fn flip_coin(&self, sides: u64) -> bool {

@@ -4,6 +4,7 @@ use super::core::{Core, Flight, Label, Landing};
 use super::faults::{Operation, Verdict};
 use super::file::SimFile;
 use super::image::{DiskImage, EROFS, LateWrite, os_error};
+use super::watch::DiskRequest;
 use crate::runtime::platform::{Caching, Disk, FileStamp, OpenMode};
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -54,6 +55,7 @@ impl Disk for SimDisk {
     }
 
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.show(&DiskRequest::Rename { from, to });
         let (source, target) = (from.to_owned(), to.to_owned());
         run_on_path(&self.0, Operation::Rename, to, move |image| image.rename(&source, &target)).await
     }

@@ -131,6 +131,12 @@ pub struct FaultRates {
     pub short_write_ppm: u32,
     /// Reads before which a bit of what they read rots on the device.
     pub rot_ppm: u32,
+    /// Other operations (opening, naming, sizing, listing) that fail with EIO.
+    pub other_error_ppm: u32,
+    /// Operations that take as long as `slow_ns`, instead of within the range below.
+    pub slow_ppm: u32,
+    /// How long a slow one takes, in nanoseconds.
+    pub slow_ns: u64,
     /// Shortest time an operation takes, in nanoseconds.
     pub delay_ns_min: u64,
     /// Longest time an operation takes, in nanoseconds.
@@ -146,6 +152,9 @@ impl Default for FaultRates {
             short_read_ppm: 0,
             short_write_ppm: 0,
             rot_ppm: 0,
+            other_error_ppm: 0,
+            slow_ppm: 0,
+            slow_ns: 50_000_000,
             delay_ns_min: 5_000,
             delay_ns_max: 200_000,
         }
@@ -191,8 +200,11 @@ impl Faults {
             Operation::Read => (rates.read_error_ppm, rates.short_read_ppm),
             Operation::Write | Operation::SyncedWrite => (rates.write_error_ppm, rates.short_write_ppm),
             Operation::Sync | Operation::SyncDir => (rates.sync_error_ppm, 0),
-            _ => (0, 0),
+            _ => (rates.other_error_ppm, 0),
         };
+        if random.chance_ppm(rates.slow_ppm) {
+            verdict.delay_ns = rates.slow_ns;
+        }
         if random.chance_ppm(error_ppm) {
             verdict.error = Some(EIO);
         }

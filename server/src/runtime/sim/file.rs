@@ -5,6 +5,7 @@ use super::disk::{label, submit};
 use super::faults::Operation;
 use super::image::{DiskImage, EBADF, EINVAL, ENOSPC, EROFS, Inode, LateWrite, os_error};
 use super::trace::hash_bytes;
+use super::watch::DiskRequest;
 use crate::runtime::buffer::AlignedBuffer;
 use crate::runtime::platform::{Caching, DiskFile, Durability};
 use std::future::Future;
@@ -85,6 +86,7 @@ impl SimFile {
             Durability::Later => Operation::Write,
             Durability::Synced => Operation::SyncedWrite,
         };
+        file.core.show(&DiskRequest::Write { path: &file.path, inode: file.inode, offset, bytes: &bytes });
         let label = label(operation, &file.path, offset, bytes.len());
         let unit = self.alignment();
         let verdict = file.core.judge(&label, bytes.len(), unit);

@@ -73,6 +73,7 @@ pub struct DiskImage {
     pub(super) clock_ns: u64,
     /// Writes that were in flight when the process was killed, and may land at any time after.
     pub(super) late_writes: Vec<LateWrite>,
+    torn_writes: u64,
 }
 
 /// A write that outlives the process that issued it.
@@ -95,6 +96,7 @@ impl Default for DiskImage {
             read_only: false,
             clock_ns: 0,
             late_writes: Vec::new(),
+            torn_writes: 0,
         }
     }
 }
@@ -116,7 +118,9 @@ impl DiskImage {
             }
         }
         for node in image.files.values_mut() {
-            node.content = node.content.after_power_loss(survival, &mut random);
+            let (content, torn) = node.content.after_power_loss(survival, &mut random);
+            node.content = content;
+            image.torn_writes += torn;
         }
         for directory in image.directories.values_mut() {
             directory.live = directory.stable.clone();
@@ -124,6 +128,16 @@ impl DiskImage {
         image.process_ended();
         image.drop_unreachable();
         image
+    }
+
+    /// Writes that survived a power loss in part, over the life of the disk.
+    pub fn torn_writes(&self) -> u64 {
+        self.torn_writes
+    }
+
+    /// Writes of killed processes that may still land.
+    pub fn late_writes(&self) -> usize {
+        self.late_writes.len()
     }
 
     /// Bytes of files that have a name or are open.

@@ -31,6 +31,7 @@ mod services;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod watch;
 
 pub use content::Survival;
 pub use core::{Halt, PowerCut};
@@ -40,6 +41,7 @@ pub use file::SimFile;
 pub use image::DiskImage;
 pub use random::Random;
 pub use services::{SimClock, SimDoorbell, SimEntropy, SimSpawn};
+pub use watch::{DiskRequest, Watcher};
 
 use crate::runtime::platform::Platform;
 use core::{Core, Landing, Until};
@@ -116,6 +118,16 @@ impl Sim {
     /// Looks at the disk, or damages it, while the machine runs.
     pub fn poke<T>(&self, poke: impl FnOnce(&mut DiskImage) -> T) -> T {
         poke(&mut self.core.image.borrow_mut())
+    }
+
+    /// Shows every request that changes the disk to `watcher` from now on.
+    pub fn watch(&self, watcher: Watcher) {
+        *self.core.watcher.borrow_mut() = Some(watcher);
+    }
+
+    /// Lets the wall clock jump, in either direction. The monotonic one goes on.
+    pub fn shift_wall_clock(&self, by_ms: i64) {
+        self.core.wall_shift_ms.set(self.core.wall_shift_ms.get().saturating_add(by_ms));
     }
 
     /// Arranges a power cut.
@@ -230,8 +242,9 @@ impl Sim {
 
 impl Drop for Sim {
     fn drop(&mut self) {
-        // Tasks hold handles on the core, which holds the tasks.
+        // Tasks hold handles on the core, which holds the tasks; a watcher may hold one too.
         self.stop();
+        self.core.watcher.take();
     }
 }
 

@@ -20,7 +20,7 @@ impl Clock for SimClock {
     }
 
     fn unix_ms(&self) -> u64 {
-        WALL_START_MS + self.0.now_ns.get() / 1_000_000
+        (WALL_START_MS + self.0.now_ns.get() / 1_000_000).saturating_add_signed(self.0.wall_shift_ms.get())
     }
 
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + 'static {

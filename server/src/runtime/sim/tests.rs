@@ -397,3 +397,45 @@ fn a_disk_at_rest_can_be_damaged() {
     image.remove("/d").unwrap();
     assert_eq!(image.list_files(), []);
 }
+
+#[test]
+fn requests_can_be_watched_and_the_wall_clock_jumps() {
+    let sim = Sim::new(1);
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let record = Rc::clone(&seen);
+    sim.watch(Rc::new(move |request| record.borrow_mut().push(format!("{request:?}"))));
+    let platform = sim.platform();
+    let run = async {
+        create(platform.disk(), "/a", b"xy", Durability::Later).await?;
+        platform.disk().rename(Path::new("/a"), Path::new("/b")).await
+    };
+    sim.run_until(run).unwrap().unwrap();
+    let seen = seen.take();
+    assert!(matches!(&*seen, [write, rename] if write.contains("offset: 0") && rename.contains("/b")), "{seen:?}");
+    let (wall_ms, monotonic_ns) = (platform.clock().unix_ms(), platform.clock().now_ns());
+    sim.shift_wall_clock(-3_600_000);
+    assert_eq!(platform.clock().unix_ms(), wall_ms - 3_600_000);
+    assert_eq!(platform.clock().now_ns(), monotonic_ns);
+}
+
+#[test]
+fn any_operation_may_fail_or_be_slow_and_torn_writes_are_counted() {
+    let sim = Sim::on_disk(1, durable_file("/f", &[0; 4096]));
+    let platform = sim.platform();
+    sim.set_fault_rates(FaultRates { other_error_ppm: 1_000_000, slow_ppm: 1_000_000, ..FaultRates::default() });
+    let before_ns = platform.clock().now_ns();
+    let opened = sim.run_until(platform.disk().open(Path::new("/f"), OpenMode::Read, Caching::Buffered)).unwrap();
+    assert!(opened.is_err() && platform.clock().now_ns() - before_ns >= FaultRates::default().slow_ns);
+    sim.set_fault_rates(FaultRates::default());
+    let run = async {
+        let file = platform.disk().open(Path::new("/f"), OpenMode::ReadWrite, Caching::Buffered).await?;
+        file.write_at(0, buffer(&[7; 4096]), Durability::Later).await.0
+    };
+    sim.run_until(run).unwrap().unwrap();
+    let image = sim.power_loss_image();
+    let outcomes = (0..64).map(|seed| image.after_power_loss(Survival::Random, seed));
+    for found in outcomes {
+        let sevens = found.peek("/f").unwrap().iter().filter(|byte| **byte == 7).count();
+        assert_eq!(found.torn_writes() > 0, (1..4096).contains(&sevens), "{sevens} bytes survived");
+    }
+}

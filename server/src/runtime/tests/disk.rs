@@ -1,11 +1,14 @@
 //! Files of the ring disk and of the plain one keep to the promises of `Disk` and `DiskFile`.
+#![allow(unsafe_code)]
 
 use super::super::buffer::AlignedBuffer;
 use super::super::platform::{Caching, Disk, DiskFile, Durability, OpenMode, Platform, Spawn};
 use super::super::shard::ShardContext;
 use super::super::std_disk::StdDisk;
 use super::on_shard;
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 fn filled(len: usize, byte: u8) -> AlignedBuffer {
@@ -70,6 +73,47 @@ async fn conformance<D: Disk>(disk: &D, root: &Path) -> io::Result<()> {
     let missing = disk.open(&directory, OpenMode::Read, Caching::Buffered).await.err().unwrap();
     assert_eq!(missing.kind(), io::ErrorKind::NotFound);
     Ok(())
+}
+
+/// Pages of a file that are in the page cache and not yet on the disk; `None` where the kernel does not tell.
+fn pages_not_on_disk(path: &Path) -> Option<u64> {
+    /// `cachestat` (Linux 6.5).
+    const SYS_CACHESTAT: libc::c_long = 451;
+    let file = File::open(path).unwrap();
+    // Offset and length of the range: the whole file.
+    let range = [0u64; 2];
+    // Pages cached, dirty, under writeback, evicted, recently evicted.
+    let mut counts = [0u64; 5];
+    // SAFETY: range and counts have the layout of `cachestat_range` and `cachestat`, and outlive the call.
+    let result = unsafe { libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), range.as_ptr(), counts.as_mut_ptr(), 0) };
+    (result == 0).then_some(counts[1] + counts[2])
+}
+
+#[test]
+fn without_direct_io_a_synced_write_is_on_the_disk_when_it_says_so() {
+    let directory = scratch();
+    let path = directory.path().join("file");
+    on_shard(move |context: ShardContext| {
+        let path = path.clone();
+        async move {
+            let file = context.platform.disk().open(&path, OpenMode::CreateNew, Caching::Buffered).await.unwrap();
+            assert!(!file.is_direct());
+            file.write_zeros(0, 64 << 10).await.unwrap();
+            file.sync_data().await.unwrap();
+            file.write_at(0, filled(4096, 1), Durability::Later).await.0.unwrap();
+            if pages_not_on_disk(&path).is_none_or(|pages| pages == 0) {
+                eprintln!(
+                    "SKIPPED: what of a file is not on the disk yet cannot be seen here (Linux 6.5, a real disk)"
+                );
+                return;
+            }
+            for number in 0..16 {
+                let written = file.write_at(number * 4096, filled(4096, 2), Durability::Synced).await.0;
+                assert_eq!(written.unwrap(), 4096);
+                assert_eq!(pages_not_on_disk(&path), Some(0), "write {number} was acknowledged from the page cache");
+            }
+        }
+    });
 }
 
 /// A directory on a real disk where there is one: beside the test binary, not in a memory file system.

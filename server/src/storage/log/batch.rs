@@ -10,6 +10,7 @@ use super::segment::Segment;
 use crate::command::EntityRef;
 use crate::runtime::buffer::AlignedBuffer;
 use crate::runtime::platform::Entropy;
+use crate::sabotage::{Sabotage, is_on};
 use std::rc::Rc;
 
 /// What the index will need to know of a sealed record.
@@ -164,7 +165,7 @@ impl<F> FrameBuilder<F> {
     }
 
     /// The records with their entities, in order.
-    pub fn pending(&self) -> impl Iterator<Item = (&Pending, EntityRef<'_>)> {
+    pub fn pending(&self) -> impl DoubleEndedIterator<Item = (&Pending, EntityRef<'_>)> {
         self.memory.pending.iter().map(|pending| {
             let (schema_at, key_at) =
                 (pending.names_at as usize, pending.names_at as usize + pending.schema_bytes as usize);
@@ -218,7 +219,9 @@ impl<E: Entropy> Nonces<E> {
         }
         let mut nonce = [0; NONCE_BYTES];
         nonce.copy_from_slice(&self.bytes[self.used..self.used + NONCE_BYTES]);
-        self.used += NONCE_BYTES;
+        if !is_on(Sabotage::ReuseNonce) {
+            self.used += NONCE_BYTES;
+        }
         nonce
     }
 }

@@ -1,24 +1,25 @@
-//! Writing and loading index checkpoints.
+//! Writing index checkpoints.
 //!
 //! A checkpoint covers the frames up to the one that was applied last when it began. The walk goes on in slices while
 //! writes change the index: what it then catches or misses is put right by replaying what came after that frame.
 
-use super::device::{read_whole_range, write_whole_buffer};
+use super::device::write_whole_buffer;
 use super::format::checkpoint::{
-    ArchivedCheckpointChunk, ArchivedCheckpointTail, CHECKPOINT_HEADER_BYTES, CHUNK_HEADER_BYTES, CheckpointChunk,
-    CheckpointEntry, CheckpointHeader, CheckpointRun, CheckpointTail, ChunkHeader, TombstoneTotals,
+    CHECKPOINT_HEADER_BYTES, CHUNK_HEADER_BYTES, CheckpointChunk, CheckpointEntry, CheckpointHeader, CheckpointRun,
+    CheckpointTail, ChunkHeader, TombstoneTotals,
 };
 use super::format::manifest::CheckpointRef;
-use super::format::{BLOCK_BYTES_MAX, Binding, FormatError, LogIdentity, Tag};
+use super::format::{Binding, Tag};
 use super::index::WalkCursor;
 use super::manifest::Interrupt;
 use super::segment::checkpoint_path;
-use super::state::{FileOf, LogStorage, SegmentOf};
-use crate::crypto::keyring::{DataKeyId, Keyring};
+use super::state::{LogStorage, SegmentOf};
+use crate::crypto::keyring::DataKeyId;
 use crate::crypto::seal::{Purpose, SealingKey};
 use crate::runtime::buffer::AlignedBuffer;
 use crate::runtime::platform::{Caching, Disk, DiskFile, Durability, OpenMode, Platform, Spawn};
 use crate::runtime::publish::remove_if_there;
+use crate::sabotage::{Sabotage, is_on};
 use rkyv::rancor;
 use std::io;
 use std::ops::ControlFlow;
@@ -74,6 +75,7 @@ impl<P: Platform> LogStorage<P> {
                 return Err(interrupt);
             }
         };
+        let position = if is_on(Sabotage::CheckpointClaimsMore) { self.state.borrow().applied } else { position };
         self.passed_segments_sealed(position.segment).await?;
         let damaged = std::mem::take(&mut self.state.borrow_mut().checkpoint_damaged);
         let (previous, marked) = {
@@ -187,7 +189,9 @@ impl<P: Platform> LogStorage<P> {
         let tail = CheckpointTail { entities: writer.entities, tombstones };
         let body = rkyv::to_bytes::<rancor::Error>(&tail).map_err(|error| failed(&io::Error::other(error)))?;
         writer.write(&body, true, self.nonce()).await.map_err(|error| failed(&error))?;
-        writer.file.sync_data().await.map_err(|error| failed(&error))?;
+        if !is_on(Sabotage::CheckpointBeforeData) {
+            writer.file.sync_data().await.map_err(|error| failed(&error))?;
+        }
         self.sync_directory().await?;
         Ok((header.id, header.key_id, writer.tag, writer.entities))
     }
@@ -270,103 +274,4 @@ fn tombstone_totals<F>(segment: &std::rc::Rc<super::segment::Segment<F>>) -> Tom
         number_min: tombstones.number_min,
         number_max: tombstones.number_max,
     }
-}
-
-/// Why a checkpoint cannot be used: where in the file, and what is wrong.
-#[derive(Debug)]
-pub struct CheckpointProblem {
-    /// Offset of what is wrong.
-    pub offset: u64,
-    /// What is wrong.
-    pub reason: String,
-}
-
-/// What takes a checkpoint's content.
-pub trait CheckpointSink {
-    /// The next chunk; false when its content makes no sense.
-    fn chunk(&mut self, chunk: &ArchivedCheckpointChunk) -> bool;
-    /// The tail.
-    fn tail(&mut self, tail: &ArchivedCheckpointTail);
-}
-
-/// Reads a checkpoint from end to end; everything handed on has been verified.
-pub async fn load_checkpoint<P: Platform>(
-    platform: &P,
-    directory: &Path,
-    identity: &LogIdentity,
-    keyring: &Keyring,
-    reference: &CheckpointRef,
-    sink: &mut impl CheckpointSink,
-) -> Result<(), CheckpointProblem> {
-    let path = checkpoint_path(directory, reference.number);
-    let at = |offset: u64| move |error: io::Error| CheckpointProblem { offset, reason: error.to_string() };
-    let bad = |offset: u64, reason: &str| CheckpointProblem { offset, reason: reason.to_owned() };
-    let wrong = |offset: u64| move |error: FormatError| CheckpointProblem { offset, reason: error.to_string() };
-    let file: FileOf<P> = platform.disk().open(&path, OpenMode::Read, Caching::Direct).await.map_err(at(0))?;
-    let size = file.size().await.map_err(at(0))?;
-    let (count, block) = read_whole_range(&file, 0, AlignedBuffer::zeroed(CHECKPOINT_HEADER_BYTES)).await;
-    let block = &block[..count.map_err(at(0))?];
-    let header = CheckpointHeader::parse(block, identity).map_err(wrong(0))?;
-    if header.number != reference.number || header.id != reference.id || header.key_id.0 != reference.key_id {
-        return Err(bad(0, "it is not the checkpoint that the manifest names"));
-    }
-    let Some(data_key) = keyring.get(header.key_id) else {
-        return Err(bad(0, "the keyring does not hold its data key"));
-    };
-    let key = SealingKey::derive(data_key, &header.salt, Purpose::Checkpoint);
-    let mut tag = CheckpointHeader::verify(block, &key).map_err(wrong(0))?;
-    let binding = Binding::new(identity, &header.id, header.key_id);
-    let mut offset = CHECKPOINT_HEADER_BYTES as u64;
-    let mut buffer = AlignedBuffer::zeroed(1);
-    for number in 0.. {
-        // Most chunks are of one size, so the next one is guessed to be as long as the last.
-        let guess = buffer.len().max(BLOCK_BYTES_MAX);
-        let (filled, next) = fill(&file, offset, guess, buffer).await;
-        buffer = next;
-        let mut filled = filled.map_err(at(offset))?;
-        let chunk = ChunkHeader::parse(&buffer[..filled], number, &tag).map_err(wrong(offset))?;
-        let length = chunk.chunk_bytes();
-        if offset + length as u64 > size {
-            return Err(bad(offset, "it ends within a chunk"));
-        }
-        if filled < length {
-            let (again, next) = fill(&file, offset, length, buffer).await;
-            buffer = next;
-            filled = again.map_err(at(offset))?;
-        }
-        let bytes = buffer.get_mut(..length).filter(|_| filled >= length);
-        let bytes = bytes.ok_or_else(|| bad(offset, "it ends within a chunk"))?;
-        let (chunk_tag, body) = chunk.open(&key, &binding, bytes).map_err(wrong(offset))?;
-        tag = chunk_tag;
-        let end = offset + length as u64;
-        if chunk.total == 0 {
-            let archived = rkyv::access::<ArchivedCheckpointChunk, rancor::Error>(body);
-            let archived = archived.map_err(|_| bad(offset, "a chunk makes no sense"))?;
-            if !sink.chunk(archived) {
-                return Err(bad(offset, "a chunk makes no sense"));
-            }
-        } else {
-            let archived = rkyv::access::<ArchivedCheckpointTail, rancor::Error>(body);
-            sink.tail(archived.map_err(|_| bad(offset, "the last chunk makes no sense"))?);
-            if tag != reference.tag || end != size {
-                return Err(bad(offset, "it is not the checkpoint that the manifest names"));
-            }
-            return Ok(());
-        }
-        offset = end;
-    }
-    Err(bad(offset, "it has no end"))
-}
-
-async fn fill<F: DiskFile>(
-    file: &F,
-    offset: u64,
-    bytes: usize,
-    mut buffer: AlignedBuffer,
-) -> (io::Result<usize>, AlignedBuffer) {
-    if buffer.capacity() < bytes {
-        buffer = AlignedBuffer::zeroed(bytes);
-    }
-    buffer.set_len(bytes);
-    read_whole_range(file, offset, buffer).await
 }

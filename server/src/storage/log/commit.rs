@@ -13,6 +13,7 @@ use super::state::{FileOf, LogStorage, Position, SegmentOf, State};
 use crate::command::{EntityRef, Version};
 use crate::limits::VERSION_MAX;
 use crate::runtime::platform::{Clock, Durability, Platform, Spawn, TaskClass};
+use crate::sabotage::{Sabotage, is_on};
 use crate::storage::{Change, CommitError, Mutation, Refusal};
 use std::rc::Rc;
 
@@ -67,8 +68,7 @@ impl<P: Platform> LogStorage<P> {
     fn make_frame(&self, records: usize, bytes: usize, holds_puts: bool) -> Result<(), Refusal> {
         let state = self.state.borrow();
         state.check_writable()?;
-        if !state.at_work {
-            // After a restart the same versions would be given out again.
+        if !state.at_work || (holds_puts && state.refused_for_space && state.lacks_space()) {
             return Err(Refusal::OutOfSpace);
         }
         if state.next_sequence + records as u64 > VERSION_MAX {
@@ -83,15 +83,18 @@ impl<P: Platform> LogStorage<P> {
             let grown = (frame.length() + bytes).next_multiple_of(BLOCK_BYTES_MAX) as u64 - frame.bytes_bound();
             let current = state.target.as_ref().is_some_and(|target| Rc::ptr_eq(target, &frame.segment));
             if current && frame.fits(bytes) && frame.segment.room() >= grown {
-                return admit(&state, &frame.segment, holds_puts).map(|wakes| self.wake_preparation(wakes));
+                let admitted = admit(&state, &frame.segment, holds_puts);
+                drop(state);
+                return self.admitted(admitted, holds_puts).map(|wakes| self.wake_preparation(wakes));
             }
         }
         let needed = (FRAME_HEADER_BYTES + bytes).next_multiple_of(BLOCK_BYTES_MAX);
         drop(state);
         let segment = self.target_segment(needed as u64);
-        let mut state = self.state.borrow_mut();
-        let wakes = admit(&state, &segment, holds_puts)?;
+        let admitted = admit(&self.state.borrow(), &segment, holds_puts);
+        let wakes = self.admitted(admitted, holds_puts)?;
         self.wake_preparation(wakes);
+        let mut state = self.state.borrow_mut();
         let capacity = self.frame_capacity().max(needed);
         let memory = state.memories.pop_if(|memory| memory.buffer.capacity() >= capacity);
         let memory = memory.unwrap_or_else(|| FrameMemory::new(capacity));
@@ -148,6 +151,14 @@ impl<P: Platform> LogStorage<P> {
         segment
     }
 
+    /// Notes that a document was refused for want of space.
+    fn admitted<T, E>(&self, admitted: Result<T, E>, holds_puts: bool) -> Result<T, E> {
+        if holds_puts && admitted.is_err() {
+            self.state.borrow_mut().refused_for_space = true;
+        }
+        admitted
+    }
+
     fn wake_preparation(&self, wakes: bool) {
         if wakes {
             self.signals.prepare.notify();
@@ -181,6 +192,8 @@ impl<P: Platform> LogStorage<P> {
                 let bound = &frame.segment.bound;
                 bound.set(bound.get().saturating_sub(frame.bytes_bound()));
             }
+            // A segment that had no room for all of this may have enough for less.
+            self.signals.prepare.notify();
         }
         for frame in frames {
             self.recycle(&mut state, frame);
@@ -228,7 +241,8 @@ impl<P: Platform> LogStorage<P> {
                 match segment.state.get() {
                     SegmentState::Ready => return Ok(()),
                     SegmentState::OutOfSpace if holds_puts || state.spare.is_none() => {
-                        return Err(Refusal::OutOfSpace.into());
+                        drop(state);
+                        return self.admitted(Err(Refusal::OutOfSpace.into()), holds_puts);
                     }
                     SegmentState::OutOfSpace => {
                         segment.last_spare.set(true);
@@ -267,7 +281,8 @@ impl<P: Platform> LogStorage<P> {
         };
         let buffer = frame.take_buffer();
         let (offset, length) = (segment.written.get(), buffer.len() as u64);
-        let (result, buffer) = write_whole_buffer(&file, offset, buffer, Durability::Synced).await;
+        let durability = if is_on(Sabotage::ReplyBeforeSync) { Durability::Later } else { Durability::Synced };
+        let (result, buffer) = write_whole_buffer(&file, offset, buffer, durability).await;
         frame.return_buffer(buffer);
         frame.offset = offset;
         if let Err(error) = result {
@@ -293,6 +308,10 @@ impl<P: Platform> LogStorage<P> {
         let segment = &frame.segment;
         for (pending, entity) in frame.pending() {
             apply_record(state, segment, frame.offset, pending, entity);
+        }
+        if is_on(Sabotage::ApplyOutOfOrder) {
+            let backwards = frame.pending().rev();
+            backwards.for_each(|(pending, entity)| apply_record(state, segment, frame.offset, pending, entity));
         }
         let (frame, tag) = segment.last_frame.get();
         state.applied = Position { frame, tag, segment: segment.number(), offset: segment.written.get() };
@@ -335,7 +354,9 @@ impl<P: Platform> LogStorage<P> {
     }
 
     fn fail_commit(&self, reason: String) -> CommitError {
-        self.poison(reason.clone());
+        if !is_on(Sabotage::WriteOnAfterFailure) {
+            self.poison(reason.clone());
+        }
         CommitError::OutcomeUnknown { reason }
     }
 

@@ -13,6 +13,7 @@ use super::segment::SegmentState;
 use super::segment_writer::SegmentWriter;
 use super::state::{LogStorage, SegmentOf, State};
 use crate::runtime::platform::{Platform, Spawn};
+use crate::sabotage::{Sabotage, is_on};
 
 /// Tombstones may take one part in so many of the listed bytes.
 const TOMBSTONE_SHARE: u64 = 20;
@@ -209,6 +210,7 @@ impl<P: Platform> LogStorage<P> {
         let needed = match header.kind {
             RecordKind::Put => found.is_some_and(|(_, found)| found.place == from),
             // Once the entity lives again, its newer version says as much.
+            RecordKind::Tombstone if is_on(Sabotage::ForgetTombstone) => false,
             RecordKind::Tombstone => found.is_none() && content.tombstone_number().unwrap_or(u32::MAX) >= oldest_other,
         };
         if !needed {
@@ -261,7 +263,9 @@ impl<P: Platform> LogStorage<P> {
             })
             .collect();
         gone.iter().for_each(|victim| victim.listed.set(false));
-        if let Err(interrupt) = self.publish_manifest(false).await {
+        if !is_on(Sabotage::ReuseBeforeUnlisting)
+            && let Err(interrupt) = self.publish_manifest(false).await
+        {
             gone.iter().for_each(|victim| victim.listed.set(true));
             return Err(interrupt);
         }

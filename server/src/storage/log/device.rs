@@ -2,6 +2,7 @@
 
 use crate::runtime::buffer::AlignedBuffer;
 use crate::runtime::platform::{DiskFile, Durability};
+use crate::sabotage::{Sabotage, is_on};
 use std::io;
 
 /// Reads `offset..offset + buffer.len()`, or up to the end of the file; returns how many bytes. Offset and length keep
@@ -33,7 +34,8 @@ pub async fn read_whole_range<F: DiskFile>(
     (Ok(filled), buffer)
 }
 
-/// Writes the whole buffer; a short write is an error, for what lies there now is not known to be durable.
+/// Writes the whole buffer. A short write that promised to be durable is an error, for what lies there now is not known
+/// to be; of any other the rest is written, so that a disk that is full says so.
 pub async fn write_whole_buffer<F: DiskFile>(
     file: &F,
     offset: u64,
@@ -42,14 +44,24 @@ pub async fn write_whole_buffer<F: DiskFile>(
 ) -> (io::Result<()>, AlignedBuffer) {
     let wanted = buffer.len();
     let (result, buffer) = file.write_at(offset, buffer, durability).await;
-    let result = result.and_then(|count| {
-        if count == wanted {
-            Ok(())
-        } else {
-            Err(io::Error::new(io::ErrorKind::WriteZero, format!("{count} of {wanted} bytes were written")))
+    let mut written = match result {
+        Ok(count) => count,
+        Err(error) => return (Err(error), buffer),
+    };
+    while written < wanted && !is_on(Sabotage::IgnoreShortWrite) {
+        if written == 0 || durability == Durability::Synced {
+            let error = io::Error::new(io::ErrorKind::WriteZero, format!("{written} of {wanted} bytes were written"));
+            return (Err(error), buffer);
         }
-    });
-    (result, buffer)
+        let mut rest = AlignedBuffer::zeroed(wanted - written);
+        rest.copy_from_slice(&buffer[written..]);
+        match file.write_at(offset + written as u64, rest, durability).await.0 {
+            Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buffer),
+            Ok(count) => written += count,
+            Err(error) => return (Err(error), buffer),
+        }
+    }
+    (Ok(()), buffer)
 }
 
 /// Whether an error says that the disk, or the quota, is full.

@@ -1,10 +1,8 @@
-//! Walking a whole shard: every live entity with its document, or every byte for a check. Sequential reads, in the
-//! order of the segments, not of the keys.
+//! Walking a whole shard: every live entity with its document. Sequential reads, in the order of the segments, not of
+//! the keys.
 
 use super::Damage;
-use super::format::FormatError;
 use super::format::record::RecordKind;
-use super::format::segment::SEGMENT_HEADER_BYTES;
 use super::index::Place;
 use super::scan::{Scanner, Step, Window};
 use super::state::{LogStorage, SegmentOf};
@@ -90,50 +88,6 @@ impl<P: Platform> LogStorage<P> {
                 }
                 self.platform.spawn().yield_if_due().await;
             }
-        }
-    }
-
-    /// Reads and authenticates every frame and record of every listed segment; returns all damage, one place a
-    /// segment. The shard must not be written meanwhile.
-    pub async fn check_segments(&self) -> Vec<Damage> {
-        let mut damage = Vec::new();
-        let segments = self.state.borrow().segments.listed();
-        for segment in segments {
-            if let Some((offset, reason)) = self.check_segment(&segment).await {
-                damage.push(Damage { file: segment.path.clone(), offset, reason });
-            }
-        }
-        damage
-    }
-
-    async fn check_segment(&self, segment: &SegmentOf<P>) -> Option<(u64, String)> {
-        let file = segment.file.get()?.clone();
-        let footer = segment.end.get().is_some_and(|end| end.footer);
-        let limit = segment.written.get() + if footer { segment.block_bytes.get() as u64 } else { 0 };
-        let window = Window::new(self.sizes.window_bytes);
-        let mut scanner = Scanner::new(segment, file, SEGMENT_HEADER_BYTES as u64, limit, window);
-        let mut previous = None;
-        loop {
-            let offset = scanner.offset();
-            match scanner.step().await {
-                Ok(Step::Frame(header)) => {
-                    let follows =
-                        previous.is_none_or(|(number, tag)| header.number == number + 1 && header.previous_tag == tag);
-                    if !follows {
-                        return Some((offset, format!("frame {} does not follow the one before", header.number)));
-                    }
-                    previous = Some((header.number, header.tag));
-                    let opened = scanner.records(|_, _, _| Ok::<(), FormatError>(()));
-                    if let Err((offset, error)) = opened {
-                        return Some((offset, error.to_string()));
-                    }
-                }
-                Ok(Step::End) if footer => return Some((offset, "its footer is missing".to_owned())),
-                Ok(Step::End | Step::Footer(_)) => return None,
-                Ok(Step::Invalid(problem)) => return Some((offset, problem.to_string())),
-                Err(error) => return Some((offset, error.to_string())),
-            }
-            self.platform.spawn().yield_if_due().await;
         }
     }
 }

@@ -4,6 +4,7 @@ use super::device::is_out_of_space;
 use super::format::manifest::{MANIFEST_NAME, Manifest};
 use super::segment::SegmentTable;
 use super::state::LogStorage;
+use crate::crypto::keyring::DataKeyId;
 use crate::crypto::seal::{Purpose, SealingKey};
 use crate::runtime::platform::{Disk, DiskFile, Platform};
 use crate::runtime::publish::publish;
@@ -26,13 +27,14 @@ impl<P: Platform> LogStorage<P> {
         self.state.borrow().check_writable().map_err(|_| Interrupt::Stopped)?;
         let path = self.directory.join(MANIFEST_NAME);
         for attempt in 0..2 {
-            let (manifest, bytes) = self.seal_manifest(clean)?;
+            let (manifest, names, bytes) = self.seal_manifest(clean)?;
+            self.state.borrow_mut().manifest_keys.extend(&names);
             match publish(self.disk(), &path, &bytes).await {
                 Ok(()) => {
                     let mut state = self.state.borrow_mut();
                     state.manifest_number = manifest.number;
                     state.at_work = !clean;
-                    state.manifest_key = Some(state.keyring.active().id());
+                    state.manifest_keys = names;
                     return Ok(());
                 }
                 Err(error) if is_out_of_space(&error) && attempt == 0 => self.make_room(bytes.len() as u64).await,
@@ -46,7 +48,8 @@ impl<P: Platform> LogStorage<P> {
         Err(Interrupt::OutOfSpace)
     }
 
-    fn seal_manifest(&self, clean: bool) -> Result<(Manifest, Vec<u8>), Interrupt> {
+    /// The manifest, the data keys it names with its own first, and its sealed form.
+    fn seal_manifest(&self, clean: bool) -> Result<(Manifest, Vec<DataKeyId>, Vec<u8>), Interrupt> {
         let salt = self.random();
         let nonce = self.nonce();
         let state = self.state.borrow();
@@ -64,9 +67,10 @@ impl<P: Platform> LogStorage<P> {
         let data_key = state.keyring.active();
         let key = SealingKey::derive(data_key, &salt, Purpose::Manifest);
         let sealed = manifest.seal(&self.identity, data_key.id(), &key, &salt, nonce);
+        let names = manifest.key_ids(data_key.id());
         drop(state);
         match sealed {
-            Ok(bytes) => Ok((manifest, bytes)),
+            Ok(bytes) => Ok((manifest, names, bytes)),
             Err(error) => {
                 self.poison(format!("sealing the manifest failed: {error}"));
                 Err(Interrupt::Stopped)

@@ -11,7 +11,9 @@
 //! platform's traits only, and refuses to judge conditions, to cache, and to serve anything that did not authenticate.
 
 mod batch;
+mod check;
 mod checkpoint;
+mod checkpoint_reader;
 mod commit;
 mod compaction;
 mod device;
@@ -25,18 +27,21 @@ mod read;
 mod recovery;
 mod rewrite;
 mod scan;
+mod scrub;
 mod segment;
 mod segment_writer;
 mod shutdown;
 mod signal;
 mod state;
 mod tasks;
+mod verify;
 
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use check::{ShardCheck, check_shard};
 pub use format::{FormatError, LogIdentity};
 pub use live::{LiveRecord, WalkError};
 #[doc(hidden)]
@@ -48,7 +53,7 @@ use crate::crypto::keyring::{DataKeyId, Keyring};
 use crate::limits;
 use crate::metrics::Metrics;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// How to open one shard's log.
@@ -97,6 +102,8 @@ pub struct LogSizes {
     pub tail_delay_ms: u64,
     /// How often a full disk is looked at again.
     pub space_poll_ms: u64,
+    /// The scrub reads no faster than this; 0: there is none.
+    pub scrub_bytes_per_s: u64,
 }
 
 impl Default for LogSizes {
@@ -114,6 +121,7 @@ impl Default for LogSizes {
             space_kept_bytes: 1 << 20,
             tail_delay_ms: 100,
             space_poll_ms: 500,
+            scrub_bytes_per_s: 0,
         }
     }
 }
@@ -172,6 +180,19 @@ pub enum OpenError {
         /// Why not.
         reason: FormatError,
     },
+}
+
+impl OpenError {
+    /// The file it is about.
+    pub fn file(&self) -> &Path {
+        match self {
+            OpenError::Damaged(damage) => &damage.file,
+            OpenError::Io { path, .. }
+            | OpenError::KeyMissing { path, .. }
+            | OpenError::KeyringOlder { path, .. }
+            | OpenError::Foreign { path, .. } => path,
+        }
+    }
 }
 
 /// What opening a shard found.

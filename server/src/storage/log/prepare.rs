@@ -2,7 +2,8 @@
 //! writes frames. Meets the full disk before a commit does.
 //!
 //! There is always one planned segment behind the one that frames go to, and one spare file besides. The spare is
-//! filled first: the last spare serves deletions and compaction only.
+//! filled first: the last spare serves deletions and compaction only. Where there is no room for one of full size, a
+//! smaller one will do: writing goes on, and comes back, as long as there is room for a segment of the first size.
 
 use super::device::write_whole_buffer;
 use super::format::segment::SEGMENT_HEADER_BYTES;
@@ -13,6 +14,7 @@ use super::state::{Blank, FileOf, LogStorage, SegmentOf};
 use crate::runtime::buffer::AlignedBuffer;
 use crate::runtime::platform::{Caching, Disk, DiskFile, Durability, OpenMode, Platform};
 use crate::runtime::publish::remove_if_there;
+use crate::sabotage::{Sabotage, is_on};
 use std::io;
 use std::rc::Rc;
 
@@ -27,11 +29,7 @@ impl<P: Platform> LogStorage<P> {
             self.state.borrow().check_writable().map_err(|_| Interrupt::Stopped)?;
             self.plan_ahead();
             self.remove_retired().await?;
-            let wanted = {
-                let state = self.state.borrow();
-                let mut lineage = state.lineage.iter();
-                lineage.find(|segment| segment.state.get() != SegmentState::Ready).cloned()
-            };
+            let wanted = self.wanted_segment();
             let result = match &wanted {
                 Some(segment) => self.prepare_wanted(segment).await,
                 None => self.refill_spare().await,
@@ -39,8 +37,13 @@ impl<P: Platform> LogStorage<P> {
             let out_of_space = result == Err(Interrupt::OutOfSpace);
             if let (true, Some(segment)) = (out_of_space, &wanted) {
                 segment.state.set(SegmentState::OutOfSpace);
+                // Those planned behind it must not be waited for either.
+                let state = self.state.borrow();
+                let planned = state.lineage.iter().filter(|one| one.state.get() == SegmentState::Planned);
+                planned.for_each(|one| one.state.set(SegmentState::OutOfSpace));
             }
             self.note_space(out_of_space);
+            self.state.borrow_mut().forget_refusal();
             self.signals.segments.notify();
             result?;
             if wanted.is_none() {
@@ -49,16 +52,26 @@ impl<P: Platform> LogStorage<P> {
         }
     }
 
+    /// The segment to prepare next: one for which deletions ask for the last spare, or the first that is not ready.
+    fn wanted_segment(&self) -> Option<SegmentOf<P>> {
+        let state = self.state.borrow();
+        let asks = |segment: &&SegmentOf<P>| {
+            segment.state.get() == SegmentState::OutOfSpace && segment.last_spare.get() && state.spare.is_some()
+        };
+        let unready = |segment: &&SegmentOf<P>| segment.state.get() != SegmentState::Ready;
+        state.lineage.iter().find(asks).or_else(|| state.lineage.iter().find(unready)).cloned()
+    }
+
     fn note_space(&self, out_of_space: bool) {
         let before = std::mem::replace(&mut self.state.borrow_mut().out_of_space, out_of_space);
         if before == out_of_space {
             return;
         }
         if out_of_space {
-            tracing::warn!(shard = self.identity.shard, "out of space: writes are refused until there is room");
+            tracing::warn!(shard = self.identity.shard, "no space for the next segment: the disk is full or nearly so");
             self.signals.maintain.notify();
         } else {
-            tracing::info!(shard = self.identity.shard, "there is space again: writes are taken");
+            tracing::info!(shard = self.identity.shard, "there is space for the next segment again");
         }
     }
 
@@ -82,17 +95,29 @@ impl<P: Platform> LogStorage<P> {
         if let Some(spare) = spare {
             segment.state.set(SegmentState::Planned);
             // What is bound to it already must fit; if not, it is extended or refused.
-            let needed = segment.written.get() + segment.bound.get() + BLOCK_BYTES_MAX as u64;
-            segment.capacity.set(spare.bytes.max(needed));
+            segment.capacity.set(spare.bytes.max(segment.needed_bytes()));
             return self.give_file(segment, spare).await;
         }
         self.refill_spare().await?;
         if segment.file.get().is_none() {
-            let blank = self.make_blank(segment.capacity.get()).await?;
+            let mut blank = self.make_fitting_blank(segment).await;
+            if blank.as_ref().err() == Some(&Interrupt::OutOfSpace) {
+                // Another shard may have taken what was free a moment ago: less may still fit.
+                blank = self.make_fitting_blank(segment).await;
+            }
+            let blank = blank?;
             segment.last_spare.set(false);
             return self.give_file(segment, blank).await;
         }
         self.finish_segment(segment).await
+    }
+
+    /// A file for a planned segment, as large as it wants or as there is room for.
+    async fn make_fitting_blank(&self, segment: &SegmentOf<P>) -> Result<Blank<FileOf<P>>, Interrupt> {
+        let fitting = self.bytes_that_fit(segment.capacity.get(), 0).await?;
+        // Said before the file is made: what is appended meanwhile keeps to it, or asks for more.
+        segment.capacity.set(fitting.max(segment.needed_bytes()));
+        self.make_blank(segment.capacity.get()).await
     }
 
     /// Makes the spare if there is none.
@@ -105,9 +130,22 @@ impl<P: Platform> LogStorage<P> {
             let sizes = state.lineage.iter().map(|segment| segment.capacity.get());
             sizes.max().unwrap_or(0).clamp(self.sizes.segment_bytes_first, self.sizes.segment_bytes_max)
         };
+        let bytes = self.bytes_that_fit(bytes, self.sizes.segment_bytes_first).await?;
         let blank = self.make_blank(bytes).await?;
         self.state.borrow_mut().spare = Some(blank);
         Ok(())
+    }
+
+    /// What of the wanted bytes there is room for, halving them down to a segment of the first size; so much is to be
+    /// left to others if it can be.
+    async fn bytes_that_fit(&self, wanted: u64, left: u64) -> Result<u64, Interrupt> {
+        let available = self.space_available().await?.saturating_sub(self.sizes.space_kept_bytes + left);
+        let mut bytes = wanted;
+        while bytes > available && bytes > self.sizes.segment_bytes_first {
+            let half = bytes / 2;
+            bytes = (half - half % BLOCK_BYTES_MAX as u64).max(self.sizes.segment_bytes_first);
+        }
+        Ok(bytes)
     }
 
     /// Lets the spare keep up with the segments' size, so that compaction can use it; not having room is fine.
@@ -120,7 +158,12 @@ impl<P: Platform> LogStorage<P> {
         let Some(mut spare) = self.state.borrow_mut().spare.take() else { return Ok(()) };
         let mut result = Ok(());
         if spare.bytes * 2 <= wanted {
-            match self.extend(&spare.file, spare.bytes, wanted).await {
+            let grown = async {
+                // A segment comes before a larger spare.
+                self.check_space(wanted - spare.bytes + self.sizes.segment_bytes_first).await?;
+                self.extend(&spare.file, spare.bytes, wanted).await
+            };
+            match grown.await {
                 Ok(()) => spare.bytes = wanted,
                 Err(Interrupt::OutOfSpace) => {}
                 Err(stopped) => result = Err(stopped),
@@ -232,9 +275,14 @@ impl<P: Platform> LogStorage<P> {
         let size = file.size().await.map_err(|error| self.interrupt("asking for a segment's size", &error))?;
         let capacity = segment.capacity.get();
         if size < capacity {
-            self.extend(file, size, capacity).await?;
+            match self.extend(file, size, capacity).await {
+                // Whoever asked for more was refused meanwhile, and the file is large enough for all others.
+                Err(Interrupt::OutOfSpace) if segment.needed_bytes() <= size => segment.capacity.set(size),
+                extended => extended?,
+            }
         }
         if !segment.listed.replace(true)
+            && !is_on(Sabotage::WriteBeforeListing)
             && let Err(interrupt) = self.publish_manifest(false).await
         {
             segment.listed.set(false);

@@ -1,5 +1,6 @@
 //! Reading one entity: one device read of the aligned range that holds its record.
 
+use super::Damage;
 use super::device::read_whole_range;
 use super::format::BLOCK_BYTES_MAX;
 use super::format::record::{RecordKind, open_record};
@@ -9,6 +10,7 @@ use crate::command::{Document, EntityRef, Version};
 use crate::runtime::buffer::AlignedBuffer;
 use crate::runtime::platform::{DiskFile, Platform};
 use crate::storage::ReadError;
+use std::path::Path;
 
 /// Read buffers kept for reuse, and the largest that is.
 const BUFFERS_KEPT: usize = 32;
@@ -24,7 +26,8 @@ impl<P: Platform> LogStorage<P> {
         };
         // The clone pins the segment until the read is over.
         let Some(segment) = segment else {
-            return Err(self.corrupted(format!("slot {}", found.place.slot), "its segment is not there".to_owned()));
+            let nowhere = self.directory.join(format!("slot {}", found.place.slot));
+            return Err(self.corrupted(&nowhere, 0, "its segment is not there".to_owned()));
         };
         self.read_record(&segment, found, entity).await.map(Some)
     }
@@ -35,9 +38,9 @@ impl<P: Platform> LogStorage<P> {
         found: Previous,
         entity: EntityRef<'_>,
     ) -> Result<(Version, Document), ReadError> {
-        let place = || format!("{} offset {}", segment.path.display(), found.place.offset);
+        let corrupted = |reason| self.corrupted(&segment.path, u64::from(found.place.offset), reason);
         let Some(file) = segment.file.get() else {
-            return Err(self.corrupted(place(), "the segment is not open".to_owned()));
+            return Err(corrupted("the segment is not open".to_owned()));
         };
         let (offset, length) = (found.place.offset as usize, found.place.length as usize);
         let alignment = file.alignment().max(1);
@@ -46,21 +49,25 @@ impl<P: Platform> LogStorage<P> {
         let (result, mut buffer) = read_whole_range(file, start as u64, self.take_read_buffer(wanted)).await;
         self.figures().storage_reads.add(1);
         let outcome = match result {
-            Err(error) => Err(ReadError::Io { place: place(), reason: error.to_string() }),
+            Err(error) => {
+                let place = place_of(&segment.path, u64::from(found.place.offset));
+                Err(ReadError::Io { place, reason: error.to_string() })
+            }
             Ok(count) => {
                 self.figures().storage_read_bytes.add(count as u64);
                 let record = buffer[..count].get_mut(offset - start..offset - start + length);
                 let opened = check_record(record.unwrap_or(&mut []), segment, found, entity);
-                opened.map_err(|reason| self.corrupted(place(), reason))
+                opened.map_err(corrupted)
             }
         };
         self.return_read_buffer(buffer);
         outcome.map(|document| (found.version, document))
     }
 
-    fn corrupted(&self, place: String, reason: String) -> ReadError {
+    fn corrupted(&self, file: &Path, offset: u64, reason: String) -> ReadError {
         self.figures().open_failures.add(1);
-        ReadError::Corrupted { place, reason }
+        self.note_damage(Damage { file: file.to_owned(), offset, reason: reason.clone() });
+        ReadError::Corrupted { place: place_of(file, offset), reason }
     }
 
     fn take_read_buffer(&self, bytes: usize) -> AlignedBuffer {
@@ -77,6 +84,10 @@ impl<P: Platform> LogStorage<P> {
             state.read_buffers.push(buffer);
         }
     }
+}
+
+fn place_of(file: &Path, offset: u64) -> String {
+    format!("{} offset {offset}", file.display())
 }
 
 /// Opens the record and compares it with what was asked for; the reason names no content.

@@ -17,6 +17,7 @@ use super::{Damage, LogOptions, LogSizes, OpenError};
 use crate::crypto::keyring::Keyring;
 use crate::metrics::Metrics;
 use crate::runtime::platform::{Disk, Platform};
+use crate::sabotage::{Sabotage, is_on};
 use crate::storage::{CommitError, Storage};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -113,6 +114,7 @@ pub async fn rewrite_generation<P: Platform>(
     check_space(&platform, &options, &sources).await?;
     // The sources' next versions already allow for those in flight at a crash.
     let next = sources.iter().map(|source| source.state.borrow().next_sequence).max().unwrap_or(1);
+    let next = if is_on(Sabotage::RewriteVersionsAnew) { 1 } else { next };
     let mut targets = Vec::new();
     for shard in 0..options.shards_new {
         let log_options = log_options(&options, options.generation_new, shard, &metrics);

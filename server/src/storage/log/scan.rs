@@ -66,6 +66,7 @@ pub struct Window {
     filled: usize,
     bytes: usize,
     ahead: Option<Ahead>,
+    reads_ahead: bool,
     /// Buffers out of use.
     spare: Vec<AlignedBuffer>,
 }
@@ -82,7 +83,12 @@ impl Window {
     /// Reads so many bytes at a time, at least.
     pub fn new(bytes: usize) -> Self {
         let bytes = bytes.next_multiple_of(BLOCK_BYTES_MAX);
-        Self { buffer: None, at: 0, filled: 0, bytes, ahead: None, spare: Vec::new() }
+        Self { buffer: None, at: 0, filled: 0, bytes, ahead: None, reads_ahead: true, spare: Vec::new() }
+    }
+
+    /// The same, for who rests between two windows: nothing is read before it is asked for.
+    pub fn unhurried(bytes: usize) -> Self {
+        Self { reads_ahead: false, ..Self::new(bytes) }
     }
 
     fn reset(&mut self) {
@@ -140,7 +146,7 @@ impl Window {
     /// Begins to read what follows, if the window was filled and anything does.
     async fn read_ahead<F: DiskFile>(&mut self, file: &F, limit: u64) -> io::Result<()> {
         let at = self.at + self.filled as u64;
-        if at >= limit || self.filled < self.bytes || !at.is_multiple_of(BLOCK_BYTES_MAX as u64) {
+        if !self.reads_ahead || at >= limit || self.filled < self.bytes || !at.is_multiple_of(BLOCK_BYTES_MAX as u64) {
             return Ok(());
         }
         let bytes = self.bytes.min((limit - at) as usize).next_multiple_of(BLOCK_BYTES_MAX);

@@ -141,8 +141,12 @@ impl<F> Segment<F> {
 
     /// Bytes that another frame may take; the footer's block is kept back.
     pub fn room(&self) -> u64 {
-        let taken = self.written.get() + self.bound.get() + BLOCK_BYTES_MAX as u64;
-        if self.closed.get() { 0 } else { self.capacity.get().saturating_sub(taken) }
+        if self.closed.get() { 0 } else { self.capacity.get().saturating_sub(self.needed_bytes()) }
+    }
+
+    /// What its file must have for all that was accepted for it, and its footer.
+    pub fn needed_bytes(&self) -> u64 {
+        self.written.get() + self.bound.get() + BLOCK_BYTES_MAX as u64
     }
 
     /// A record in it became an entity's newest version.

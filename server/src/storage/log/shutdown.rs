@@ -90,6 +90,7 @@ impl<P: Platform> LogStorage<P> {
         self.signals.prepare.notify();
         self.signals.tail.notify();
         self.signals.maintain.notify();
+        self.signals.scrub.notify();
         while self.jobs.get() > 0 {
             let seen = self.signals.idle.epoch();
             if self.jobs.get() > 0 {

@@ -8,6 +8,7 @@ use super::format::manifest::CheckpointRef;
 use super::format::segment::{SegmentHeader, SegmentKind};
 use super::format::{BLOCK_BYTES_MAX, LogIdentity, NONCE_BYTES, Tag};
 use super::index::Index;
+use super::scrub::Scrub;
 use super::segment::{Segment, SegmentState, SegmentTable};
 use super::signal::{Lock, Signal};
 use super::{LogOptions, LogSizes, OpenReport};
@@ -95,14 +96,18 @@ pub struct State<P: Platform> {
     /// The manifest on disk tells of a shard at work: versions may be given out.
     pub at_work: bool,
     pub manifest_number: u64,
-    /// The data key of the manifest now on disk.
-    pub manifest_key: Option<DataKeyId>,
+    /// Data keys that the manifest on disk names, its own first; while one is being published, those of both.
+    pub manifest_keys: Vec<DataKeyId>,
     /// Unlisted segments whose files can be reused or removed once nobody reads them.
     pub retired: Vec<SegmentOf<P>>,
     /// The last spare: space for deletions and compaction.
     pub spare: Option<Blank<FileOf<P>>>,
     pub blank_number: u64,
+    /// The next segment or the spare cannot be prepared.
     pub out_of_space: bool,
+    /// A write was refused for want of space: until the next segment is there all are, so that what is reported is
+    /// what every write gets.
+    pub refused_for_space: bool,
     /// Frames since the last empty one.
     pub tail_open: bool,
     /// Somebody already waits to write it.
@@ -125,6 +130,8 @@ pub struct Signals {
     pub tail: Signal,
     /// A background job ended.
     pub idle: Signal,
+    /// The scrub must end.
+    pub scrub: Signal,
 }
 
 /// One shard's storage: see [`Storage`]. Made by `open` (recovery.rs).
@@ -149,6 +156,7 @@ pub struct LogStorage<P: Platform> {
     pub(super) jobs: Cell<usize>,
     /// No new background job may begin.
     pub(super) closing: Cell<bool>,
+    pub(super) scrub: RefCell<Scrub<P>>,
     pub(super) this: Weak<Self>,
 }
 
@@ -179,11 +187,12 @@ impl<P: Platform> State<P> {
             checkpoint_forced: false,
             at_work: false,
             manifest_number: 0,
-            manifest_key: None,
+            manifest_keys: Vec::new(),
             retired: Vec::new(),
             spare: None,
             blank_number: 0,
             out_of_space: false,
+            refused_for_space: false,
             tail_open: false,
             tail_armed: false,
             last_write_ns: 0,
@@ -202,6 +211,29 @@ impl<P: Platform> State<P> {
     /// Whether no batch is open or under way.
     pub fn is_settled(&self) -> bool {
         self.open.frames.is_empty() && !self.commit_in_flight
+    }
+
+    /// Whether any document, however small, is refused now for want of space.
+    pub fn lacks_space(&self) -> bool {
+        // After a restart the same versions would be given out again.
+        if !self.at_work || (self.refused_for_space && self.lineage.iter().any(|segment| self.is_short(segment))) {
+            return true;
+        }
+        let target = self.target.as_ref();
+        let current = target.and_then(|target| self.lineage.iter().position(|segment| Rc::ptr_eq(segment, target)));
+        let mut open = self.lineage.iter().skip(current.unwrap_or(0)).filter(|segment| !segment.closed.get());
+        let next = open.clone().find(|segment| segment.room() >= BLOCK_BYTES_MAX as u64).or_else(|| open.next_back());
+        next.is_some_and(|segment| self.is_short(segment))
+    }
+
+    /// Whether a segment takes no document for want of space.
+    pub fn is_short(&self, segment: &SegmentOf<P>) -> bool {
+        segment.state.get() == SegmentState::OutOfSpace || (segment.last_spare.get() && self.spare.is_none())
+    }
+
+    /// Once no segment lacks space, writes that were refused may come again.
+    pub fn forget_refusal(&mut self) {
+        self.refused_for_space &= self.lineage.iter().any(|segment| self.is_short(segment));
     }
 
     /// Number of the oldest listed segment other than those given.
@@ -282,6 +314,12 @@ impl<P: Platform> LogStorage<P> {
         }
     }
 
+    /// Whether a small document would be taken now. Cheap, unlike a whole status.
+    pub fn takes_writes(&self) -> bool {
+        let state = self.state.borrow();
+        matches!(state.mode, Mode::Writable) && !state.lacks_space()
+    }
+
     /// Publishes the gauges.
     pub(super) fn update_gauges(&self) {
         let status = self.status();
@@ -300,7 +338,7 @@ impl<P: Platform> Drop for LogStorage<P> {
     fn drop(&mut self) {
         let signals = &self.signals;
         let all = [&signals.segments, &signals.committed, &signals.prepare, &signals.maintain, &signals.tail];
-        all.into_iter().for_each(Signal::notify);
+        all.into_iter().chain([&signals.scrub]).for_each(Signal::notify);
     }
 }
 
@@ -339,7 +377,7 @@ impl<P: Platform> Storage for LogStorage<P> {
         let refuses_writes = match &state.mode {
             Mode::Poisoned(reason) => Some(reason.clone()),
             Mode::ReadOnly(reason) => Some((*reason).to_owned()),
-            Mode::Writable if state.out_of_space => Some(Refusal::OutOfSpace.to_string()),
+            Mode::Writable if state.lacks_space() => Some(Refusal::OutOfSpace.to_string()),
             Mode::Writable => None,
         };
         let mut status = StorageStatus {
@@ -347,6 +385,7 @@ impl<P: Platform> Storage for LogStorage<P> {
             index_bytes: state.index.bytes() as u64,
             refuses_writes,
             key_id: active_key.to_string(),
+            damage: self.damage_known().iter().map(ToString::to_string).collect(),
             ..StorageStatus::default()
         };
         for segment in state.segments.iter().filter(|segment| segment.listed.get()) {
@@ -357,7 +396,7 @@ impl<P: Platform> Storage for LogStorage<P> {
             status.segments_on_old_keys += u64::from(segment.header.key_id != active_key);
         }
         let checkpoint_key = state.checkpoint.as_ref().map(|checkpoint| DataKeyId(checkpoint.key_id));
-        let others = [checkpoint_key, state.manifest_key];
+        let others = [checkpoint_key, state.manifest_keys.first().copied()];
         status.segments_on_old_keys += others.into_iter().flatten().filter(|key| *key != active_key).count() as u64;
         status
     }
@@ -368,13 +407,10 @@ impl<P: Platform> Storage for LogStorage<P> {
 
     fn key_ids_in_use(&self) -> Vec<DataKeyId> {
         let state = self.state.borrow();
-        let segments = state.segments.iter().filter(|segment| {
-            // Planned ones count too: they will be listed under their key.
-            segment.listed.get() || segment.state.get() != SegmentState::Sealed
-        });
-        let mut ids: Vec<_> = segments.map(|segment| segment.header.key_id).collect();
+        // Planned segments will be listed under their key; those being unlisted are until the manifest says otherwise.
+        let mut ids: Vec<_> = state.segments.iter().map(|segment| segment.header.key_id).collect();
         ids.extend(state.checkpoint.as_ref().map(|checkpoint| DataKeyId(checkpoint.key_id)));
-        ids.extend(state.manifest_key);
+        ids.extend(&state.manifest_keys);
         ids.sort_unstable();
         ids.dedup();
         ids

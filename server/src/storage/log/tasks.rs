@@ -1,4 +1,4 @@
-//! Background tasks of one shard: preparation, the tail frame, checkpoints and compaction. A task waits on a signal
+//! Background tasks of one shard: preparation, the tail frame, checkpoints and compaction, and the scrub. A task waits on a signal
 //! without keeping the shard alive, and ends when the shard is gone or closing.
 
 use super::batch::{FrameBuilder, FrameMemory};
@@ -8,6 +8,7 @@ use super::segment::SegmentState;
 use super::signal::Signal;
 use super::state::{LogStorage, SegmentOf, Signals};
 use crate::runtime::platform::{Clock, Platform, Spawn, TaskClass};
+use crate::sabotage::{Sabotage, is_on};
 use std::future::Future;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -18,6 +19,9 @@ impl<P: Platform> LogStorage<P> {
         self.start(|signals| &signals.prepare, Self::preparation_pass);
         self.start(|signals| &signals.tail, Self::tail_pass);
         self.start(|signals| &signals.maintain, Self::maintenance_pass);
+        if self.sizes.scrub_bytes_per_s > 0 {
+            self.start(|signals| &signals.scrub, Self::scrub_pass);
+        }
     }
 
     /// Runs a pass each time the signal was given; the pass says after how long it wants to run again by itself.
@@ -73,7 +77,8 @@ impl<P: Platform> LogStorage<P> {
         {
             let mut state = self.state.borrow_mut();
             let elapsed_ns = self.platform.clock().now_ns().saturating_sub(state.last_write_ns);
-            state.tail_armed = state.tail_open && state.check_writable().is_ok();
+            let wanted = state.tail_open && !is_on(Sabotage::NoTailFrame);
+            state.tail_armed = wanted && state.check_writable().is_ok();
             if !state.tail_armed {
                 return None;
             }

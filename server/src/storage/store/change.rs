@@ -4,11 +4,12 @@
 //! keyrings the same generation: all further changes are refused until a restart has read the disk.
 
 use super::descriptor::Descriptor;
-use super::open::{write_descriptor, write_keyring};
+use super::open::{keyring_on_disk, write_descriptor, write_keyring};
 use super::{State, Store, StoreError};
 use crate::crypto::keyring::{DATA_KEYS_MAX, DataKey, DataKeyId, DataKeyState, Keyring};
 use crate::limits::SHARDS_MAX;
 use crate::runtime::platform::{Clock, Disk, Platform};
+use crate::sabotage::{Sabotage, is_on};
 use std::sync::Arc;
 
 /// Whether the store may be changed.
@@ -37,7 +38,8 @@ impl Store {
         in_use: &[DataKeyId],
     ) -> Result<Arc<Keyring>, StoreError> {
         let (keyring, _) = self.begin()?;
-        let unused = |key: &&DataKey| key.state() == DataKeyState::Retiring && !in_use.contains(&key.id());
+        let named = |key: &DataKey| in_use.contains(&key.id()) && !is_on(Sabotage::DropKeysInUse);
+        let unused = |key: &&DataKey| key.state() == DataKeyState::Retiring && !named(key);
         let drop: Vec<DataKeyId> = keyring.keys().filter(unused).map(DataKey::id).collect();
         if drop.is_empty() {
             self.state().change = Change::None;
@@ -105,6 +107,13 @@ impl Store {
 
     async fn replace_keyring<P: Platform>(&self, platform: &P, next: Keyring) -> Result<Arc<Keyring>, StoreError> {
         let written = write_keyring(platform, &self.layout, &next, &self.root_key).await;
+        if written.as_ref().is_err_and(StoreError::is_out_of_space)
+            && keyring_on_disk(platform.disk(), &self.layout, &self.root_key).await == Some(next.generation() - 1)
+        {
+            // Met before anything was renamed: the change can be tried again once there is room.
+            self.state().change = Change::None;
+            return written.map(|()| Arc::new(next));
+        }
         let next = Arc::new(next);
         self.finish(written, |state| state.keyring = next.clone())?;
         Ok(next)

@@ -57,10 +57,12 @@ pub enum StoreError {
         reason: String,
     },
     /// The keyring is of another store.
-    #[error("{path} belongs to store {found} and this is store {expected}: put the keyring of this store back")]
+    #[error("{path} belongs to store {found} and {descriptor} to store {expected}: put the files of one store back")]
     OtherStore {
         /// The keyring.
         path: PathBuf,
+        /// `store.json`.
+        descriptor: PathBuf,
         /// The store it belongs to, in hex.
         found: String,
         /// The store at hand, in hex.
@@ -162,6 +164,12 @@ impl StoreError {
     /// For `map_err`.
     pub(super) fn io<'a>(action: &'static str, path: &'a std::path::Path) -> impl FnOnce(io::Error) -> Self + 'a {
         move |error| Self::Io { action, path: path.to_owned(), error }
+    }
+
+    /// Whether it says that the disk, or the quota, is full.
+    pub(super) fn is_out_of_space(&self) -> bool {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        matches!(self, Self::Io { error, .. } if full.contains(&error.kind()))
     }
 }
 

@@ -55,14 +55,11 @@ pub(super) async fn open_or_create<P: Platform>(platform: &P, options: StoreOpti
     remove_temporary_files(disk, &layout).await?;
     let survey = survey(disk, &layout).await?;
     let (input, expected) = (options.root_key, options.expected_key_id);
-    let existing = match (survey.descriptor, survey.keyring, survey.shards) {
-        (true, true, _) => open_existing(platform, &layout, &survey, input, expected).await?,
-        (true, false, _) | (false, false, true) => {
-            return Err(StoreError::KeyringMissing { path: layout.keyring() });
-        }
-        (false, true, true) => return Err(StoreError::DescriptorMissing { path: layout.descriptor() }),
-        (false, true, false) => resume(platform, &layout, &survey, input, expected, asked).await?,
-        (false, false, false) => create(platform, &layout, &survey, input, expected, asked).await?,
+    survey.check_not_lost(&layout)?;
+    let existing = match (survey.descriptor, survey.keyring) {
+        (true, _) => open_existing(platform, &layout, &survey, input, expected).await?,
+        (false, true) => resume(platform, &layout, &survey, input, expected, asked).await?,
+        (false, false) => create(platform, &layout, &survey, input, expected, asked).await?,
     };
     let Existing { chosen, keyring, descriptor } = existing;
     let (created, shards) = (!descriptor.complete, descriptor.shards);
@@ -115,6 +112,21 @@ impl Survey {
     pub fn holds_store(&self) -> bool {
         self.descriptor && self.keyring
     }
+
+    /// Data without keys or a description has lost them: they are never made anew.
+    fn check_not_lost(&self, layout: &Layout) -> Result<(), StoreError> {
+        match (self.descriptor, self.keyring, self.shards) {
+            (true, false, _) | (false, false, true) => Err(StoreError::KeyringMissing { path: layout.keyring() }),
+            (false, true, true) => Err(StoreError::DescriptorMissing { path: layout.descriptor() }),
+            _ => Ok(()),
+        }
+    }
+
+    /// There is a store, and all that makes it one.
+    pub fn check_whole(&self, layout: &Layout) -> Result<(), StoreError> {
+        self.check_not_lost(layout)?;
+        if self.holds_store() { Ok(()) } else { Err(StoreError::NoStore { directory: layout.directory().to_owned() }) }
+    }
 }
 
 /// Publishes a keyring; what is written has been opened again.
@@ -128,6 +140,12 @@ pub(super) async fn write_keyring<P: Platform>(
     assert!(text.len() <= KEYRING_BYTES_MAX, "a keyring of {} bytes could not be read back", text.len());
     assert!(Keyring::open(&text, root).is_ok(), "a keyring that does not open must not replace one that does");
     publish(platform.disk(), &path, &text).await.map_err(StoreError::io("write", &path))
+}
+
+/// The generation of the keyring that readers of the directory see, if it can be read.
+pub(super) async fn keyring_on_disk<D: Disk>(disk: &D, layout: &Layout, root: &RootKey) -> Option<u64> {
+    let text = read(disk, &layout.keyring(), KEYRING_BYTES_MAX).await.ok()?;
+    Keyring::open(&text, root).ok().map(|keyring| keyring.generation())
 }
 
 /// Publishes `store.json`.
@@ -354,5 +372,6 @@ fn keyring_error(path: &Path, origin: &str, error: KeyringError) -> StoreError {
 }
 
 fn other_store(layout: &Layout, found: [u8; 16], expected: [u8; 16]) -> StoreError {
-    StoreError::OtherStore { path: layout.keyring(), found: hex::encode(found), expected: hex::encode(expected) }
+    let (path, descriptor) = (layout.keyring(), layout.descriptor());
+    StoreError::OtherStore { path, descriptor, found: hex::encode(found), expected: hex::encode(expected) }
 }

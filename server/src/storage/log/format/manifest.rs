@@ -141,6 +141,13 @@ impl ManifestHeader {
 }
 
 impl Manifest {
+    /// Every data key without which a shard with this manifest cannot be opened; the manifest's own first.
+    pub fn key_ids(&self, own: DataKeyId) -> Vec<DataKeyId> {
+        let checkpoint = self.checkpoint.iter().map(|checkpoint| checkpoint.key_id);
+        let others = checkpoint.chain(self.segments.iter().map(|segment| segment.key_id));
+        std::iter::once(own).chain(others.map(DataKeyId)).collect()
+    }
+
     /// The whole file.
     pub fn seal(
         &self,

@@ -18,6 +18,7 @@ use super::state::{LogStorage, Mode, Position, SegmentOf, Signals, State};
 use super::{Damage, LogOptions, OpenError, OpenReport};
 use crate::runtime::platform::{Caching, Disk, DiskFile, OpenMode, Platform};
 use crate::runtime::publish::remove_if_there;
+use crate::sabotage::{Sabotage, is_on};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,8 @@ pub enum Access {
     Read,
     /// Nothing is written; damage is noted.
     Salvage,
+    /// The same, without a word, and a missing key or another store's file is noted too.
+    Check,
 }
 
 impl Access {
@@ -80,7 +83,7 @@ impl<P: Platform> LogStorage<P> {
         report.entities = state.index.len();
         state.mode = match access {
             Access::Write | Access::Import => Mode::Writable,
-            Access::Read => Mode::ReadOnly("it was opened for reading only"),
+            Access::Read | Access::Check => Mode::ReadOnly("it was opened for reading only"),
             Access::Salvage => Mode::ReadOnly("it was started with --salvage; restart without it to write"),
         };
         let this = Rc::new_cyclic(|this| Self {
@@ -97,14 +100,18 @@ impl<P: Platform> LogStorage<P> {
             maintenance_lock: Lock::default(),
             jobs: Cell::new(0),
             closing: Cell::new(false),
+            scrub: RefCell::default(),
             this: this.clone(),
             platform: platform.clone(),
         });
         if access.writes() {
-            this.begin_writing(&manifest).await?;
+            this.begin_writing(found.then_some(&manifest)).await?;
         }
         if access == Access::Write {
             this.start_tasks();
+        }
+        if access == Access::Salvage {
+            this.report.damage.iter().cloned().for_each(|damage| this.note_damage(damage));
         }
         this.update_gauges();
         Ok(this)
@@ -112,17 +119,26 @@ impl<P: Platform> LogStorage<P> {
 
     /// Records what was recovered, as the state of a shard at work: until a clean shutdown says otherwise, a restart
     /// must skip the versions that may have been given out. A failure poisons: what was recovered is served, and the
-    /// reason is told. On a full disk no version is given out until a manifest got room.
-    async fn begin_writing(&self, found: &Manifest) -> Result<(), OpenError> {
+    /// reason is told. On a full disk no version is given out until a manifest got room. A shard without its first
+    /// manifest is none: that is an error.
+    async fn begin_writing(&self, found: Option<&Manifest>) -> Result<(), OpenError> {
         let mut published = self.publish_manifest(false).await;
         if published == Err(Interrupt::OutOfSpace) {
             // The manifest that was found stays in force: what it names must stay too.
-            self.remove_leftovers(Some(found)).await?;
+            self.remove_leftovers(found).await?;
             published = self.publish_manifest(false).await;
         }
         match published {
             Ok(()) => self.remove_leftovers(None).await,
-            Err(_) => Ok(()),
+            Err(_) if found.is_some() => Ok(()),
+            Err(interrupt) => {
+                let path = self.directory.join(MANIFEST_NAME);
+                let source = match interrupt {
+                    Interrupt::OutOfSpace => io::ErrorKind::StorageFull.into(),
+                    Interrupt::Stopped => io::Error::other(self.commit_error(interrupt).to_string()),
+                };
+                Err(OpenError::Io { action: "write", path, source })
+            }
         }
     }
 
@@ -191,6 +207,9 @@ impl<'a, P: Platform> Recovery<'a, P> {
         let unended = self.manifest.segments.iter().filter(|reference| reference.end.is_none());
         let numbers: Vec<u32> = unended.map(|reference| reference.number).collect();
         for segment in self.state.segments.listed() {
+            if is_on(Sabotage::TrustPageCache) {
+                continue;
+            }
             if let (true, Some(file)) = (numbers.contains(&segment.number()), segment.file.get()) {
                 file.sync_data().await.map_err(io_error("sync", &segment.path))?;
             }
@@ -200,11 +219,20 @@ impl<'a, P: Platform> Recovery<'a, P> {
 
     /// Damage refuses the start, or is noted.
     pub fn damage(&mut self, file: &Path, offset: u64, reason: impl Into<String>) -> Result<(), OpenError> {
-        let damage = Damage { file: file.to_owned(), offset, reason: reason.into() };
-        if self.access != Access::Salvage {
-            return Err(OpenError::Damaged(damage));
-        }
-        tracing::error!(%damage, "salvage goes on without it");
+        self.bear(OpenError::Damaged(Damage { file: file.to_owned(), offset, reason: reason.into() }))
+    }
+
+    /// An error refuses the start, unless what it tells of is noted.
+    pub fn bear(&mut self, error: OpenError) -> Result<(), OpenError> {
+        let damage = match (self.access, error) {
+            (Access::Salvage, OpenError::Damaged(damage)) => {
+                tracing::error!(%damage, "salvage goes on without it");
+                damage
+            }
+            (Access::Check, OpenError::Damaged(damage)) => damage,
+            (Access::Check, error) => Damage { file: error.file().to_owned(), offset: 0, reason: error.to_string() },
+            (_, error) => return Err(error),
+        };
         self.report.damage.push(damage);
         Ok(())
     }
@@ -221,7 +249,11 @@ impl<'a, P: Platform> Recovery<'a, P> {
             self.report.entities_lost += self.state.index.remove_where(|entry| entry.place.slot == SLOT_MISSING);
         }
         self.report.clean = found && self.manifest.clean;
-        let skipped = if self.manifest.clean || !found { 0 } else { self.options.sizes.records_in_flight };
+        let skipped = if self.manifest.clean || !found || is_on(Sabotage::ReuseVersions) {
+            0
+        } else {
+            self.options.sizes.records_in_flight
+        };
         let next = self.manifest.sequence_floor.max(self.version_max + 1).max(1);
         let state = &mut self.state;
         state.next_sequence = next + skipped;

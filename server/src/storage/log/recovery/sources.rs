@@ -7,7 +7,7 @@ use crate::limits::VERSION_MAX;
 use crate::runtime::buffer::AlignedBuffer;
 use crate::runtime::platform::{Caching, Disk, DiskFile, OpenMode, Platform};
 use crate::runtime::publish::read_whole;
-use crate::storage::log::checkpoint::{CheckpointSink, load_checkpoint};
+use crate::storage::log::checkpoint_reader::{CheckpointSink, load_checkpoint};
 use crate::storage::log::device::read_whole_range;
 use crate::storage::log::format::checkpoint::{ArchivedCheckpointChunk, ArchivedCheckpointTail};
 use crate::storage::log::format::manifest::{MANIFEST_BYTES_MAX, MANIFEST_NAME, Manifest, ManifestHeader, SegmentRef};
@@ -40,20 +40,20 @@ impl<P: Platform> Recovery<'_, P> {
             Err(source) => return Err(io_error("read", &path)(source)),
         };
         match self.open_manifest(&path, &file) {
-            Ok(manifest) => {
+            Ok((manifest, key_id)) => {
+                self.state.manifest_keys = manifest.key_ids(key_id);
                 self.manifest = manifest;
                 Ok(true)
             }
-            Err(OpenError::Damaged(damage)) if self.access == Access::Salvage => {
-                self.report.damage.push(damage);
+            Err(error) => {
+                self.bear(error)?;
                 let names = self.segment_names().await?;
                 self.list_what_is_there(names).await
             }
-            Err(error) => Err(error),
         }
     }
 
-    fn open_manifest(&self, path: &Path, file: &[u8]) -> Result<Manifest, OpenError> {
+    fn open_manifest(&self, path: &Path, file: &[u8]) -> Result<(Manifest, DataKeyId), OpenError> {
         let bad = |error: FormatError| format_error(path, error);
         let header = ManifestHeader::parse(file, &self.options.identity).map_err(bad)?;
         let keyring = &self.options.keyring;
@@ -66,7 +66,7 @@ impl<P: Platform> Recovery<'_, P> {
             let (found, expected) = (keyring.generation(), manifest.keyring_generation);
             return Err(OpenError::KeyringOlder { path: path.to_owned(), found, expected });
         }
-        Ok(manifest)
+        Ok((manifest, header.key_id))
     }
 
     /// Numbers of all files named like segments.
@@ -127,8 +127,7 @@ impl<P: Platform> Recovery<'_, P> {
         for reference in self.manifest.segments.clone() {
             match self.open_segment(&reference).await {
                 Ok(segment) => self.state.segments.insert(Rc::new(segment)),
-                Err(OpenError::Damaged(damage)) => self.damage(&damage.file, damage.offset, damage.reason)?,
-                Err(error) => return Err(error),
+                Err(error) => self.bear(error)?,
             }
         }
         Ok(())
@@ -224,7 +223,9 @@ impl<P: Platform> Recovery<'_, P> {
         };
         if let Some((offset, reason)) = problem {
             let damage = Damage { file: checkpoint_path(directory, reference.number), offset, reason };
-            tracing::error!(%damage, "the index checkpoint cannot be used: all segments are scanned instead");
+            if self.access != Access::Check {
+                tracing::error!(%damage, "the index checkpoint cannot be used: all segments are scanned instead");
+            }
             self.report.damage.push(damage);
             self.forget_checkpoint();
             // It stays named until there is another, for the frames it covers may be gone from the log.

@@ -95,6 +95,12 @@ impl MemoryDisk {
         self.0.visible.borrow()[path].borrow_mut().visible = bytes.to_vec();
     }
 
+    /// Changes the bytes of a file under whoever has it open.
+    pub fn change(&self, path: &Path, bytes: &[u8]) {
+        let content = Content { visible: bytes.to_vec(), durable: bytes.to_vec() };
+        *self.0.visible.borrow()[path].borrow_mut() = content;
+    }
+
     pub fn get(&self, path: &Path) -> Vec<u8> {
         self.0.visible.borrow()[path].borrow().visible.clone()
     }

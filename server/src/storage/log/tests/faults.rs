@@ -105,6 +105,65 @@ fn deleting_frees_a_full_disk_through_compaction() {
     fixture.check(&fixture.open());
 }
 
+/// Writes until one is refused for want of space; returns the refused one's number.
+fn fill_up(fixture: &mut Fixture, log: &TestLog, body: &[u8]) -> usize {
+    for number in 0.. {
+        match fixture.try_put(log, "s", &format!("k{number}"), body) {
+            Ok(_) => {}
+            Err(error) => {
+                assert_eq!(error, CommitError::Refused(Refusal::OutOfSpace));
+                return number;
+            }
+        }
+    }
+    unreachable!("the disk never fills")
+}
+
+#[test]
+fn once_a_document_is_refused_for_space_all_are_until_there_is_room_and_the_status_says_so() {
+    let mut fixture = Fixture::new();
+    let log = fixture.open();
+    fixture.settle();
+    assert!(log.takes_writes());
+    fixture.platform.disk.set_space(fixture.platform.disk.used());
+    assert!(log.takes_writes(), "the segment at hand has room");
+    fill_up(&mut fixture, &log, &[b'1'; 3000]);
+    // A small one would still fit behind the last that did.
+    for _ in 0..3 {
+        assert!(!log.takes_writes() && log.status().refuses_writes.is_some());
+        assert_eq!(log.append(&[put("s", "small", b"1")], &mut Vec::new()), Err(Refusal::OutOfSpace));
+        fixture.settle();
+    }
+    fixture.platform.disk.set_space(u64::MAX);
+    fixture.settle();
+    assert!(log.takes_writes() && log.status().refuses_writes.is_none(), "it has to be found without a write");
+    fixture.put(&log, "s", "small", b"1");
+    fixture.check(&log);
+}
+
+#[test]
+fn where_a_full_size_segment_has_no_room_a_smaller_one_is_prepared() {
+    let mut fixture = Fixture::new();
+    fixture.sizes.segment_bytes_max = 1 << 20;
+    let log = fixture.open();
+    for number in 0..200 {
+        fixture.put(&log, "s", &format!("full{number}"), &[b'1'; 6000]);
+    }
+    fixture.settle();
+    fixture.platform.disk.set_space(fixture.platform.disk.used());
+    fill_up(&mut fixture, &log, &[b'1'; 6000]);
+    // Far less than the next segment wants, and more than the first one took.
+    let room = 2 * fixture.sizes.segment_bytes_first + fixture.sizes.space_kept_bytes;
+    fixture.platform.disk.set_space(fixture.platform.disk.used() + room);
+    fixture.settle();
+    assert!(log.takes_writes());
+    fixture.put(&log, "s", "again", &[b'1'; 6000]);
+    fixture.check(&log);
+    drop(log);
+    fixture.power_failure();
+    fixture.check(&fixture.open());
+}
+
 /// A workload that uses every part; returns the acknowledged writes as far as it came.
 fn workload(fixture: &mut Fixture) -> Result<(), String> {
     let log = fixture.try_open().map_err(|error| error.to_string())?;

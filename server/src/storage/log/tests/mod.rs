@@ -9,6 +9,8 @@ mod faults;
 mod measure;
 mod recovery;
 mod rewrite;
+mod rotation;
+mod scrub;
 
 use super::testing::{MemoryDisk, TestPlatform};
 use super::*;

@@ -1,6 +1,7 @@
 //! Rotation, dropping, generations and a new root key, with the disk failing at every change.
 
 use super::*;
+use crate::runtime::sim::Sim;
 use std::time::Duration;
 
 /// A store under root key 7, open.
@@ -171,4 +172,25 @@ fn no_key_lies_in_any_file_but_the_root_key_in_its_own() {
             }
         }
     }
+}
+
+/// A full disk is met before anything is renamed: nothing has changed, and nothing needs a restart.
+#[test]
+fn a_rotation_that_found_no_space_can_be_tried_again() {
+    let sim = Sim::new(1);
+    let platform = sim.platform();
+    let options = StoreOptions {
+        directory: "/data".into(),
+        root_key: RootKeyInput::None,
+        expected_key_id: None,
+        shards_wanted: None,
+        default_shards: 1,
+    };
+    let store = sim.run_until(Store::open_or_create(&platform, options)).unwrap().unwrap().store;
+    sim.set_capacity_bytes(Some(sim.poke(|image| image.used_bytes())));
+    let full = sim.run_until(store.rotate_data_key(&platform)).unwrap().unwrap_err();
+    assert!(full.is_out_of_space(), "{full}");
+    assert_eq!(store.keyring().generation(), 1);
+    sim.set_capacity_bytes(None);
+    assert_eq!(sim.run_until(store.rotate_data_key(&platform)).unwrap().unwrap().generation(), 2);
 }

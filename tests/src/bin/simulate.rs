@@ -1,0 +1,228 @@
+//! Runs simulations from the command line: one seed, a batch of seeds, or every sync point of one seed's history.
+//!
+//! ```sh
+//! cargo run -p delta-tests --release --bin simulate -- --seed 7 --steps 400
+//! cargo run -p delta-tests --release --bin simulate -- --seeds 10000
+//! cargo run -p delta-tests --release --bin simulate -- --seed 7 --steps 60 --exhaustive
+//! ```
+//! A seed that fails is made short and printed with the command that runs the short history again. The exit status is
+//! 0 when no rule was broken, 1 when one was, 2 when the command line is wrong.
+
+use clap::Parser;
+use delta_tests::sim::plan::parse_ranges;
+use delta_tests::sim::{Coverage, Failure, Keep, Plan, Report, exhaust, run, shrink};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Deterministic simulation of the server.
+#[derive(Parser)]
+struct Arguments {
+    /// The seed; the first one of a batch.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many seeds.
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+    /// Steps of each history.
+    #[arg(long, default_value_t = 400)]
+    steps: u32,
+    /// Only these steps of the history, such as 1-4,9.
+    #[arg(long)]
+    keep: Option<String>,
+    /// Cut the power at every sync point of the history in turn, instead of where chance does.
+    #[arg(long)]
+    exhaustive: bool,
+    /// Print every event, not only the operations.
+    #[arg(long)]
+    trace: bool,
+    /// Print what clients did and were told.
+    #[arg(long)]
+    history: bool,
+    /// Threads for a batch; 0: as many as there are CPUs.
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// A deliberate fault to switch on.
+    #[cfg(feature = "deliberate-faults")]
+    #[arg(long, value_parser = fault_named)]
+    fault: Option<deltadb::sabotage::Sabotage>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.exhaustive {
+        return try_every_sync_point(&arguments);
+    }
+    match (arguments.seeds, plan_of(&arguments, arguments.seed)) {
+        (_, Err(error)) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
+        (1, Ok(plan)) => run_one(&arguments, &plan),
+        _ => run_batch(&arguments),
+    }
+}
+
+fn plan_of(arguments: &Arguments, seed: u64) -> Result<Plan, String> {
+    let plan = Plan::new(seed, arguments.steps);
+    let Some(keep) = &arguments.keep else { return Ok(plan) };
+    let ranges = parse_ranges(keep)?;
+    Ok(plan.keeping(|number| ranges.iter().any(|(first, last)| (*first..=*last).contains(&number))))
+}
+
+fn run_one(arguments: &Arguments, plan: &Plan) -> ExitCode {
+    let _switched = switch(arguments);
+    announce(plan.setup.seed);
+    let keep = match (arguments.trace, arguments.history) {
+        (true, _) => Keep::Trace,
+        (_, true) => Keep::History,
+        _ => Keep::Verdict,
+    };
+    let report = run(plan, keep);
+    report.lines.iter().for_each(|line| println!("{line}"));
+    match &report.failure {
+        Some(failure) if arguments.keep.is_none() => explain(arguments, plan, failure),
+        Some(failure) => println!("step {}: {}: {}", failure.step, failure.broken.rule, failure.broken.detail),
+        None => println!("seed {}: trace {:016x}\n{}", plan.setup.seed, report.trace_hash, report.coverage),
+    }
+    verdict(report.failure.is_none())
+}
+
+/// Makes the history short and prints it.
+fn explain(arguments: &Arguments, plan: &Plan, failure: &Failure) {
+    let seed = plan.setup.seed;
+    println!("seed {seed}, step {}: {}: {}", failure.step, failure.broken.rule, failure.broken.detail);
+    let (short, Report { lines, failure, .. }) = shrink(plan, failure.broken.rule);
+    println!("{:?}\na history of {} steps breaks the same rule:", short.setup, short.steps.len());
+    short.steps.iter().for_each(|step| println!("{step}"));
+    println!("what happened:");
+    lines.iter().for_each(|line| println!("{line}"));
+    if let Some(failure) = failure {
+        println!("step {}: {}: {}", failure.step, failure.broken.rule, failure.broken.detail);
+    }
+    println!(
+        "again: {} --seed {seed} --steps {} --keep {} --history",
+        command(arguments),
+        plan.steps_total,
+        short.kept()
+    );
+}
+
+fn run_batch(arguments: &Arguments) -> ExitCode {
+    let begun = Instant::now();
+    let (next, failed) = (AtomicU64::new(arguments.seed), Mutex::new(Vec::new()));
+    let coverage = Mutex::new(Coverage::default());
+    let end = arguments.seed + arguments.seeds;
+    let threads = match arguments.threads {
+        0 => std::thread::available_parallelism().map_or(1, |count| count.get()),
+        count => count,
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let _switched = switch(arguments);
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        return;
+                    }
+                    announce(seed);
+                    let report = run(&Plan::new(seed, arguments.steps), Keep::Verdict);
+                    coverage.lock().expect("no panic holds it").merge(&report.coverage);
+                    if let Some(failure) = report.failure {
+                        println!(
+                            "seed {seed}, step {}: {}: {}",
+                            failure.step, failure.broken.rule, failure.broken.detail
+                        );
+                        failed.lock().expect("no panic holds it").push((seed, failure));
+                    }
+                }
+            });
+        }
+    });
+    let (coverage, mut failed) = (coverage.into_inner(), failed.into_inner().expect("no panic holds it"));
+    println!("{}", coverage.expect("no panic holds it"));
+    println!(
+        "{} seeds of {} steps in {:.1} s, {} failed",
+        arguments.seeds,
+        arguments.steps,
+        begun.elapsed().as_secs_f64(),
+        failed.len()
+    );
+    failed.sort_by_key(|(seed, _)| *seed);
+    if let Some((seed, failure)) = failed.first() {
+        let _switched = switch(arguments);
+        explain(arguments, &Plan::new(*seed, arguments.steps), failure);
+    }
+    verdict(failed.is_empty())
+}
+
+fn try_every_sync_point(arguments: &Arguments) -> ExitCode {
+    let _switched = switch(arguments);
+    for seed in arguments.seed..arguments.seed + arguments.seeds {
+        announce(seed);
+        let plan = match plan_of(arguments, seed) {
+            Ok(plan) => plan.without_misfortune(),
+            Err(error) => {
+                eprintln!("{error}");
+                return ExitCode::from(2);
+            }
+        };
+        let exhausted = exhaust(&plan, 4);
+        println!("seed {seed}: {} sync points, {} disks", exhausted.sync_points, exhausted.disks);
+        if let Some((failure, cut)) = exhausted.failure {
+            println!(
+                "with the power cut {cut:?}, step {}: {}: {}",
+                failure.step, failure.broken.rule, failure.broken.detail
+            );
+            return verdict(false);
+        }
+    }
+    verdict(true)
+}
+
+fn verdict(good: bool) -> ExitCode {
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A panic that ends the process would not say which seed it was.
+fn announce(seed: u64) {
+    thread_local! {
+        static SEED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+    }
+    static HOOK: std::sync::Once = std::sync::Once::new();
+    SEED.set(seed);
+    HOOK.call_once(|| {
+        std::panic::set_hook(Box::new(|panic| eprintln!("seed {}: {panic}", SEED.get())));
+    });
+}
+
+#[cfg(feature = "deliberate-faults")]
+fn fault_named(name: &str) -> Result<deltadb::sabotage::Sabotage, String> {
+    use deltadb::sabotage::Sabotage;
+    let names = || Sabotage::ALL.iter().map(|fault| fault.name()).collect::<Vec<_>>().join(", ");
+    let found = Sabotage::ALL.iter().find(|fault| fault.name() == name).copied();
+    found.ok_or_else(|| format!("there are {}", names()))
+}
+
+#[cfg(feature = "deliberate-faults")]
+fn switch(arguments: &Arguments) -> Option<deltadb::sabotage::Switched> {
+    arguments.fault.map(deltadb::sabotage::Switched::on)
+}
+
+#[cfg(not(feature = "deliberate-faults"))]
+fn switch(_: &Arguments) -> Option<()> {
+    None
+}
+
+#[cfg(feature = "deliberate-faults")]
+fn command(arguments: &Arguments) -> String {
+    let fault = arguments.fault.map_or(String::new(), |fault| format!(" --fault {}", fault.name()));
+    format!("cargo run -p delta-tests --release --features deliberate-faults --bin simulate --{fault}")
+}
+
+#[cfg(not(feature = "deliberate-faults"))]
+fn command(_: &Arguments) -> String {
+    "cargo run -p delta-tests --release --bin simulate --".to_owned()
+}

@@ -1,0 +1,363 @@
+//! One life of the server: from its start through the steps of the plan to its end, whatever that is.
+
+use super::branch;
+use super::checks;
+use super::client::Client;
+use super::model::{Broken, broken};
+use super::plan::{Action, Plan, Step, Stream, Weather, When, stream};
+use super::server::{PATIENCE, Server, StartFailure, StartOptions};
+use super::world::{Licence, World};
+use deltadb::runtime::platform::{Clock, Platform, Spawn, TaskClass};
+use deltadb::runtime::sim::{Effect, Fault, FaultRates, Operation as DiskOperation, PowerCut, Random, Sim};
+use futures_lite::future::or;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How a life ended by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Cleanly; the next start may be told another shard count.
+    Stopped {
+        /// That count.
+        shards: Option<u16>,
+    },
+    /// The server did not start; the disk was allowed to fail.
+    NotStarted,
+    /// The process is killed now.
+    Killed,
+    /// The power goes now.
+    PowerCut,
+}
+
+/// What a life begins with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Beginning {
+    /// Its number.
+    pub number: u32,
+    /// The shard count to ask for.
+    pub shards: Option<u16>,
+    /// The last life ended cleanly.
+    pub after_clean_stop: bool,
+    /// Nothing may fail: the last start did.
+    pub spared: bool,
+    /// Where the power is cut, for trying every sync point.
+    pub cut: Option<PowerCut>,
+}
+
+/// A life.
+pub struct Life<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// The first step that was not taken yet.
+    pub cursor: &'a Cell<usize>,
+    /// The machine.
+    pub sim: &'a Sim,
+    /// The shared state.
+    pub world: &'a Rc<World>,
+    /// How it begins.
+    pub beginning: Beginning,
+    /// A kill is arranged, not a power cut.
+    pub kill_arranged: &'a Cell<bool>,
+    /// The server, once it has started, so that its figures can be read after its end.
+    pub server: &'a RefCell<Option<Rc<Server>>>,
+}
+
+impl Life<'_> {
+    /// Lives it.
+    pub async fn run(&self) -> Result<Ending, Broken> {
+        self.world.tell(|| format!("      life {} begins", self.beginning.number));
+        self.prepare_machine();
+        let options = StartOptions { shards: self.beginning.shards, salvage: false };
+        self.world
+            .licence
+            .set(Licence { space: self.sim.poke(|image| image.free_bytes()) < 1 << 40, ..self.world.licence.get() });
+        let server = match Server::start(self.sim, &self.world.setup, options).await {
+            Ok(server) => server,
+            Err(failure) => return self.did_not_start(failure),
+        };
+        *self.server.borrow_mut() = Some(server.clone());
+        self.look_around(&server).await?;
+        while let Some(step) = self.next_step() {
+            if let Some(ending) = self.take(step, &server).await? {
+                return Ok(ending);
+            }
+            if let Some((_, broken)) = self.world.broken() {
+                return Err(broken);
+            }
+            checks::at_every_step(self.world, &server)?;
+        }
+        self.end_of_plan(&server).await
+    }
+
+    fn next_step(&self) -> Option<Step> {
+        let step = self.plan.steps.get(self.cursor.get()).copied();
+        self.cursor.set(self.cursor.get() + 1);
+        step
+    }
+
+    /// Faults of the whole life, and crashes arranged before the start.
+    fn prepare_machine(&self) {
+        let setup = &self.world.setup;
+        self.sim.set_direct_alignment(setup.direct_alignment);
+        self.sim.set_step_limit(30_000_000);
+        let watching = self.world.clone();
+        self.sim.watch(Rc::new(move |request| watching.watch.borrow_mut().see(request)));
+        let mut random = Random::for_purpose(setup.seed, 500 + u64::from(self.beginning.number));
+        let mut rates = FaultRates::default();
+        let mut licence = Licence::default();
+        if setup.weather != Weather::Calm {
+            // Short reads and slow disks are nothing to tell anybody about.
+            rates.short_read_ppm = 20_000;
+            rates.slow_ppm = [0, 2_000, 20_000][random.below(3) as usize];
+        }
+        if setup.has(Weather::Failing) && !self.beginning.spared && random.below(3) == 0 {
+            let ppm = [300, 3_000][random.below(2) as usize];
+            rates.write_error_ppm = ppm;
+            rates.sync_error_ppm = ppm;
+            rates.read_error_ppm = ppm;
+            rates.short_write_ppm = ppm;
+            rates.other_error_ppm = ppm / 3;
+            licence = Licence { writes: true, reads: true, ..licence };
+        }
+        self.sim.set_fault_rates(rates);
+        self.world.licence.set(licence);
+        if let Some(cut) = self.beginning.cut {
+            self.sim.cut_power(cut);
+        }
+        while let Some(step) = self.plan.steps.get(self.cursor.get()) {
+            match step.action {
+                Action::PowerCut(when) => self.arrange(when, false),
+                Action::Kill(when) => self.arrange(when, true),
+                _ => break,
+            }
+            self.cursor.set(self.cursor.get() + 1);
+        }
+    }
+
+    fn arrange(&self, when: When, kill: bool) {
+        if self.beginning.cut.is_some() {
+            return;
+        }
+        self.world.tell(|| format!("      {} arranged: {when:?}", if kill { "a kill" } else { "a power cut" }));
+        self.kill_arranged.set(kill);
+        self.sim.cut_power(match when {
+            When::Polls(polls) => PowerCut::AtStep(self.sim.steps() + polls),
+            When::DuringSync(count) => PowerCut::DuringSync(self.sim.sync_points() + count),
+            When::AfterSync(count) => PowerCut::AfterSync(self.sim.sync_points() + count),
+        });
+    }
+
+    fn did_not_start(&self, failure: StartFailure) -> Result<Ending, Broken> {
+        self.world.tell(|| format!("      did not start: {failure:?}"));
+        let licence = self.world.licence.get();
+        let excused = match &failure {
+            // An unreadable file is as good as a damaged one.
+            StartFailure::Damaged(_) => licence.reads,
+            StartFailure::OutOfSpace(_) => licence.space,
+            StartFailure::Io(_) | StartFailure::Other(_) => licence.covers_starts(),
+        };
+        if !excused {
+            return broken("the store opens", format!("{failure:?}"));
+        }
+        self.world.hit("starts that failed");
+        Ok(Ending::NotStarted)
+    }
+
+    /// The end oracle of the last life: what is found is what may be found.
+    async fn look_around(&self, server: &Rc<Server>) -> Result<(), Broken> {
+        self.count_start(server)?;
+        let found = checks::whole(server).await?;
+        let mut model = self.world.model.borrow_mut();
+        if server.resized {
+            self.world.hit("resizes");
+        }
+        let (there, gone) = model.adopt(&found)?;
+        model.enter_generation(server.generation(), server.shards());
+        self.world.coverage.borrow_mut().add("unknown writes found there", there);
+        self.world.coverage.borrow_mut().add("unknown writes found gone", gone);
+        Ok(())
+    }
+
+    fn count_start(&self, server: &Server) -> Result<(), Broken> {
+        let clean = server.reports().iter().filter(|report| report.clean).count() as u64;
+        let mut coverage = self.world.coverage.borrow_mut();
+        coverage.add("clean starts", clean);
+        coverage.add("recoveries", server.shards() as u64 - clean);
+        for report in server.reports() {
+            coverage.add("records replayed", report.records_replayed);
+            // Nobody has damaged anything, so there is nothing to report. A disk that fails to read may look damaged.
+            if !report.damage.is_empty() && !self.world.licence.get().reads {
+                return broken("nothing is damaged by itself", report.damage[0].to_string());
+            }
+        }
+        if self.beginning.after_clean_stop && clean < server.shards() as u64 {
+            return broken("a clean stop is one", "a shard recovers as after a crash");
+        }
+        Ok(())
+    }
+
+    async fn take(&self, step: Step, server: &Rc<Server>) -> Result<Option<Ending>, Broken> {
+        let mut random = stream(self.world.setup.seed, step.number, Stream::Act);
+        match step.action {
+            Action::Client(operation) => {
+                self.await_room().await?;
+                self.world.in_flight.set(self.world.in_flight.get() + 1);
+                let (client, world) =
+                    (Client::new(self.world.clone(), server.clone(), step.number), self.world.clone());
+                self.sim.platform().spawn().spawn(TaskClass::Foreground, async move {
+                    client.run(operation).await;
+                    world.in_flight.set(world.in_flight.get() - 1);
+                    world.answered.raise();
+                });
+                if random.below(3) == 0 {
+                    self.pause(Duration::from_micros(random.below(400))).await;
+                }
+            }
+            Action::Pause(duration_ms) => self.pause(Duration::from_millis(duration_ms)).await,
+            Action::Settle => self.settle(server).await?,
+            Action::Fork => branch::what_if_the_power_went(self.world, self.sim, step.number)?,
+            Action::Damage => {
+                self.settle(server).await?;
+                if self.world.licence.get() == Licence::default() {
+                    branch::what_if_files_were_damaged(self.world, self.sim, step.number)?;
+                }
+            }
+            Action::ClearCache => server.clear_caches(),
+            Action::WallClock => {
+                let by_ms = random.below(20_000_000) as i64 - 10_000_000;
+                self.sim.shift_wall_clock(by_ms);
+            }
+            Action::DiskFault => self.inject_fault(&mut random),
+            Action::Full => self.fill_disk(&mut random),
+            Action::Room => self.make_room(server).await?,
+            Action::PowerCut(when) => self.arrange(when, false),
+            Action::Kill(when) => self.arrange(when, true),
+            Action::Restart => return self.stop(server, None, &mut random).await.map(Some),
+            Action::Resize(shards) => return self.stop(server, Some(shards), &mut random).await.map(Some),
+        }
+        self.count_figures_of_poisoned(server);
+        // A poisoned shard is of little use: an operator would restart it.
+        let poisoned = self.world.licence.get().writes && server.refuses_writes().is_some();
+        Ok((poisoned && random.below(12) == 0).then_some(Ending::Killed))
+    }
+
+    fn count_figures_of_poisoned(&self, server: &Server) {
+        if self.world.licence.get().writes && server.refuses_writes().is_some() {
+            self.world.hit("poisoned shards");
+        }
+    }
+
+    async fn pause(&self, duration: Duration) {
+        self.sim.platform().clock().sleep(duration).await;
+    }
+
+    /// Waits until another operation may begin.
+    async fn await_room(&self) -> Result<(), Broken> {
+        let clients = self.world.setup.clients;
+        self.await_answers(clients - 1).await
+    }
+
+    async fn await_answers(&self, in_flight_max: usize) -> Result<(), Broken> {
+        let answered = async {
+            while self.world.in_flight.get() > in_flight_max {
+                self.world.answered.wait().await;
+            }
+            true
+        };
+        let too_late = async {
+            self.pause(PATIENCE).await;
+            false
+        };
+        match or(answered, too_late).await {
+            true => Ok(()),
+            false => broken("one answer a request", format!("{} answers never came", self.world.in_flight.get())),
+        }
+    }
+
+    /// Lets everybody be answered and background work be done, then checks everything.
+    async fn settle(&self, server: &Rc<Server>) -> Result<(), Broken> {
+        self.await_answers(0).await?;
+        self.pause(Duration::from_millis(600)).await;
+        if let Some((_, broken)) = self.world.broken() {
+            return Err(broken);
+        }
+        checks::when_quiet(self.world, server, self.sim).await
+    }
+
+    fn inject_fault(&self, random: &mut Random) {
+        const KINDS: [&[DiskOperation]; 8] = [
+            DiskOperation::WRITING,
+            DiskOperation::MAKING_DURABLE,
+            &[DiskOperation::SyncDir],
+            &[DiskOperation::Rename],
+            &[DiskOperation::Create],
+            &[DiskOperation::SetLen, DiskOperation::WriteZeros],
+            &[DiskOperation::Read],
+            &[DiskOperation::Remove, DiskOperation::Open, DiskOperation::Stamp],
+        ];
+        let operations = KINDS[random.below(KINDS.len() as u64) as usize];
+        let effect = match random.below(4) {
+            0 => Effect::Short,
+            1 => Effect::Delay(Duration::from_millis(random.between(1, 500))),
+            _ => Effect::Error(5),
+        };
+        let fault = Fault::next(operations, effect).after(random.below(6));
+        self.world.tell(|| format!("      a fault: {operations:?} {effect:?} after {}", fault.skip));
+        if !matches!(effect, Effect::Delay(_)) {
+            let reads = operations.contains(&DiskOperation::Read) || operations.contains(&DiskOperation::Open);
+            let licence = self.world.licence.get();
+            self.world.licence.set(Licence { writes: true, reads: licence.reads || reads, ..licence });
+        }
+        self.sim.inject(fault);
+        self.world.hit("disk faults");
+    }
+
+    fn fill_disk(&self, random: &mut Random) {
+        let left = random.below(3 * self.world.setup.sizes.segment_bytes_max);
+        self.sim.poke(|image| {
+            let used = image.used_bytes();
+            image.set_capacity_bytes(Some(used + left));
+        });
+        self.world.licence.set(Licence { space: true, ..self.world.licence.get() });
+        self.world.tell(|| format!("      the disk has {left} bytes left"));
+    }
+
+    /// The disk has room again: after a while writes must be taken, by themselves.
+    async fn make_room(&self, server: &Rc<Server>) -> Result<(), Broken> {
+        let licence = self.world.licence.get();
+        self.sim.set_capacity_bytes(None);
+        if !licence.space {
+            return Ok(());
+        }
+        self.await_answers(0).await?;
+        self.pause(Duration::from_secs(5)).await;
+        if let Some(reason) = server.refuses_writes().filter(|_| !licence.writes) {
+            return broken("writes resume", format!("five seconds after there was room again: {reason}"));
+        }
+        self.world.licence.set(Licence { space: false, ..licence });
+        self.world.hit("writes resumed after a full disk");
+        Ok(())
+    }
+
+    async fn stop(&self, server: &Rc<Server>, shards: Option<u16>, random: &mut Random) -> Result<Ending, Broken> {
+        if random.below(2) == 0 {
+            self.settle(server).await?;
+        }
+        let licence = self.world.licence.get();
+        self.world.licence.set(Licence { draining: true, ..licence });
+        let stopped = server.stop().await;
+        self.await_answers(0).await?;
+        match stopped {
+            Ok(()) => Ok(Ending::Stopped { shards }),
+            Err(_) if licence.writes || licence.space => Ok(Ending::Killed),
+            Err(error) => broken("a clean stop is one", error),
+        }
+    }
+
+    /// The last step was taken: once more everything is checked, then the power goes.
+    async fn end_of_plan(&self, server: &Rc<Server>) -> Result<Ending, Broken> {
+        self.settle(server).await?;
+        Ok(Ending::PowerCut)
+    }
+}

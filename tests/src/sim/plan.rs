@@ -1,0 +1,361 @@
+//! What a simulation does: a setting and a list of steps, both decided by the seed.
+//!
+//! Every step draws from a stream of its own, named by its number, so that leaving steps out leaves the others as they
+//! were. That is what makes a failing history short: a plan that keeps some of the steps is a plan.
+
+use deltadb::runtime::sim::Random;
+use deltadb::storage::log::LogSizes;
+use std::fmt;
+
+/// What the machine is like while the steps are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weather {
+    /// Nothing goes wrong, but servers are stopped, started and resized.
+    Calm,
+    /// The power goes and processes are killed.
+    Stormy,
+    /// Writes, reads and syncs fail, are short or slow.
+    Failing,
+    /// The disk fills up and is emptied.
+    Full,
+    /// Branches of the history meet damaged and forged files.
+    Rotten,
+    /// All of it.
+    Mixed,
+}
+
+const WEATHERS: [Weather; 8] = [
+    Weather::Calm,
+    Weather::Stormy,
+    Weather::Stormy,
+    Weather::Failing,
+    Weather::Full,
+    Weather::Rotten,
+    Weather::Mixed,
+    Weather::Mixed,
+];
+
+/// The setting of a simulation.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// Decides everything.
+    pub seed: u64,
+    /// What goes wrong.
+    pub weather: Weather,
+    /// Alignment of direct files; `None`: the file system has none.
+    pub direct_alignment: Option<usize>,
+    /// Sizes of the logs.
+    pub sizes: LogSizes,
+    /// Shards of the fresh store.
+    pub shards: u16,
+    /// Memory of a shard's cache.
+    pub cache_bytes: usize,
+    /// Age at which a cached document goes; 0: never.
+    pub cache_ttl_ms: u64,
+    /// Schemas that documents are written to.
+    pub schemas: u64,
+    /// Keys in each.
+    pub keys: u64,
+    /// Length of a usual document is below this.
+    pub document_bytes: u64,
+    /// Operations under way at once.
+    pub clients: usize,
+}
+
+/// What a client does. A new kind of command needs a line here, one in the table of weights, and one arm in `client.rs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// Create or replace an entity, perhaps on a condition.
+    Put,
+    /// Remove one, perhaps on a condition.
+    Delete,
+    /// Write several.
+    MultiPut,
+    /// Read one.
+    Get,
+    /// Read several.
+    MultiGet,
+    /// List a schema to its end, page by page.
+    List,
+    /// Count schemas.
+    Schemas,
+    /// Store a template that accepts or refuses.
+    PutTemplate,
+    /// Remove it.
+    DeleteTemplate,
+    /// Read it, and the list of all.
+    ReadTemplates,
+    /// Make a new data key.
+    RotateKey,
+    /// Ask for figures.
+    Stats,
+}
+
+const OPERATIONS: [(u64, Operation); 12] = [
+    (300, Operation::Put),
+    (90, Operation::Delete),
+    (80, Operation::MultiPut),
+    (180, Operation::Get),
+    (50, Operation::MultiGet),
+    (30, Operation::List),
+    (8, Operation::Schemas),
+    (8, Operation::PutTemplate),
+    (5, Operation::DeleteTemplate),
+    (8, Operation::ReadTemplates),
+    (9, Operation::RotateKey),
+    (4, Operation::Stats),
+];
+
+/// When a crash strikes, counted from the step that asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// After so many polls.
+    Polls(u64),
+    /// While the so-manieth sync from now is under way.
+    DuringSync(u64),
+    /// Right after it.
+    AfterSync(u64),
+}
+
+/// One thing that happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A client begins an operation.
+    Client(Operation),
+    /// Nothing for so many milliseconds: the log gets its tail, background work goes on.
+    Pause(u64),
+    /// Everybody waits for their answers, then all invariants of a quiet server are checked.
+    Settle,
+    /// A branch: what if the power went right now?
+    Fork,
+    /// A branch: what if files were damaged now?
+    Damage,
+    /// Cached documents are dropped.
+    ClearCache,
+    /// The wall clock jumps.
+    WallClock,
+    /// One of the next disk operations goes wrong.
+    DiskFault,
+    /// The disk is full until `Room`.
+    Full,
+    /// There is room again; writes must resume by themselves.
+    Room,
+    /// The power goes.
+    PowerCut(When),
+    /// The process is killed.
+    Kill(When),
+    /// A clean shutdown, and a start.
+    Restart,
+    /// The same, with another number of shards.
+    Resize(u16),
+}
+
+/// A numbered step.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Its number in the whole plan; names its stream of chance.
+    pub number: u32,
+    /// What happens.
+    pub action: Action,
+}
+
+/// A setting and steps.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The setting.
+    pub setup: Setup,
+    /// How many steps the whole plan has.
+    pub steps_total: u32,
+    /// Those that are taken.
+    pub steps: Vec<Step>,
+}
+
+impl Plan {
+    /// The whole plan of a seed.
+    pub fn new(seed: u64, steps: u32) -> Self {
+        let setup = Setup::of_seed(seed);
+        let steps_of = |number| Step { number, action: choose(&setup, &mut stream(seed, number, Stream::Plan)) };
+        Self { setup, steps_total: steps, steps: (0..steps).map(steps_of).collect() }
+    }
+
+    /// The same plan with those steps only.
+    pub fn keeping(&self, keep: impl Fn(u32) -> bool) -> Self {
+        Self { steps: self.steps.iter().copied().filter(|step| keep(step.number)).collect(), ..self.clone() }
+    }
+
+    /// Steps without anything that ends a life by force or asks for damage: a history whose sync points can be cut one
+    /// by one.
+    pub fn without_misfortune(mut self) -> Self {
+        self.setup.weather = Weather::Calm;
+        let misfortune = |action: Action| {
+            use Action::*;
+            matches!(action, Fork | Damage | DiskFault | Full | Room | PowerCut(_) | Kill(_))
+        };
+        self.steps.retain(|step| !misfortune(step.action));
+        self
+    }
+
+    /// The numbers of its steps as ranges, `1-4,9`; the form that `--keep` takes.
+    pub fn kept(&self) -> String {
+        let mut ranges: Vec<(u32, u32)> = Vec::new();
+        for step in &self.steps {
+            match ranges.last_mut() {
+                Some((_, last)) if *last + 1 == step.number => *last = step.number,
+                _ => ranges.push((step.number, step.number)),
+            }
+        }
+        let text =
+            |(first, last): &(u32, u32)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+        ranges.iter().map(text).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// Reads ranges such as `1-4,9`.
+pub fn parse_ranges(text: &str) -> Result<Vec<(u32, u32)>, String> {
+    let number = |text: &str| text.trim().parse::<u32>().map_err(|_| format!("'{text}' is no step number"));
+    text.split(',')
+        .filter(|part| !part.trim().is_empty())
+        .map(|part| match part.split_once('-') {
+            Some((first, last)) => Ok((number(first)?, number(last)?)),
+            None => number(part).map(|one| (one, one)),
+        })
+        .collect()
+}
+
+/// What a step's chance is for; each has a stream of its own.
+#[derive(Clone, Copy)]
+pub enum Stream {
+    /// Which action it is.
+    Plan = 1,
+    /// How it is carried out.
+    Act = 2,
+    /// The machine it leads to.
+    Machine = 3,
+}
+
+/// A step's stream of chance.
+pub fn stream(seed: u64, number: u32, purpose: Stream) -> Random {
+    Random::for_purpose(seed, (purpose as u64) << 32 | u64::from(number))
+}
+
+impl Setup {
+    fn of_seed(seed: u64) -> Self {
+        let mut random = Random::for_purpose(seed, 0);
+        let weather = WEATHERS[random.below(WEATHERS.len() as u64) as usize];
+        let direct_alignment = [Some(512), Some(512), Some(4096), None][random.below(4) as usize];
+        // Room for a few dozen frames, whatever a block takes.
+        let segment_bytes_first = if direct_alignment == Some(512) { 24 << 10 } else { 64 << 10 };
+        let segment_bytes_max = segment_bytes_first << random.below(3);
+        let sizes = LogSizes {
+            segment_bytes_first,
+            segment_bytes_max,
+            batch_bytes: [4 << 10, 12 << 10][random.below(2) as usize],
+            batch_records: 32,
+            records_in_flight: 64,
+            checkpoint_due_bytes: segment_bytes_first * random.between(2, 5),
+            checkpoint_chunk_bytes: 2 << 10,
+            verify_at_open_bytes: [0, 1 << 30][random.below(2) as usize],
+            window_bytes: 8 << 10,
+            space_kept_bytes: 16 << 10,
+            ..LogSizes::default()
+        };
+        Self {
+            seed,
+            weather,
+            direct_alignment,
+            sizes,
+            shards: random.between(1, 3) as u16,
+            cache_bytes: [0, 4 << 10, 1 << 20][random.below(3) as usize],
+            cache_ttl_ms: [0, 0, 50][random.below(3) as usize],
+            schemas: random.between(1, 3),
+            keys: random.between(4, 24),
+            document_bytes: [64, 400, 1500][random.below(3) as usize],
+            clients: [1, 4, 16][random.below(3) as usize],
+        }
+    }
+
+    /// Whether some kind of misfortune may happen.
+    pub fn has(&self, weather: Weather) -> bool {
+        self.weather == weather || self.weather == Weather::Mixed
+    }
+}
+
+fn choose(setup: &Setup, random: &mut Random) -> Action {
+    let when = |random: &mut Random| match random.below(4) {
+        0 => When::DuringSync(random.between(1, 12)),
+        1 => When::AfterSync(random.between(1, 12)),
+        _ => When::Polls(random.between(1, 1500)),
+    };
+    let has = |weather, weight| if setup.has(weather) { weight } else { 0 };
+    let weights = [
+        (50, 0),
+        (12, 1),
+        (6, 2),
+        (has(Weather::Rotten, 8), 3),
+        (4, 4),
+        (4, 5),
+        (has(Weather::Failing, 14), 6),
+        (has(Weather::Full, 6), 7),
+        (has(Weather::Full, 14), 8),
+        (has(Weather::Stormy, 10), 9),
+        (has(Weather::Stormy, 8), 10),
+        (4, 11),
+        (3, 12),
+        (900, 13),
+    ];
+    match pick(&weights, random) {
+        0 => Action::Pause(random.between(1, 150)),
+        1 => Action::Settle,
+        2 => Action::Fork,
+        3 => Action::Damage,
+        4 => Action::ClearCache,
+        5 => Action::WallClock,
+        6 => Action::DiskFault,
+        7 => Action::Full,
+        8 => Action::Room,
+        9 => Action::PowerCut(when(random)),
+        10 => Action::Kill(when(random)),
+        11 => Action::Restart,
+        12 => Action::Resize(random.between(1, 4) as u16),
+        _ => Action::Client(pick(&OPERATIONS, random)),
+    }
+}
+
+/// Chooses by weight.
+pub fn pick<T: Copy>(weights: &[(u64, T)], random: &mut Random) -> T {
+    let total = weights.iter().map(|(weight, _)| weight).sum();
+    let mut drawn = random.below(total);
+    for (weight, value) in weights {
+        if drawn < *weight {
+            return *value;
+        }
+        drawn -= weight;
+    }
+    weights[weights.len() - 1].1
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:>5} {:?}", self.number, self.action)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_read_as_they_are_written() {
+        let plan = Plan::new(3, 40).keeping(|number| matches!(number, 0 | 3..=6 | 39));
+        assert_eq!(plan.kept(), "0,3-6,39");
+        assert_eq!(parse_ranges(&plan.kept()).unwrap(), [(0, 0), (3, 6), (39, 39)]);
+        assert!(parse_ranges("4-x").is_err());
+    }
+
+    #[test]
+    fn leaving_steps_out_leaves_the_others_as_they_were() {
+        let (long, short) = (Plan::new(9, 400), Plan::new(9, 100));
+        let same = long.steps.iter().zip(&short.steps).all(|(left, right)| left.action == right.action);
+        assert!(same && short.steps.len() == 100);
+    }
+}
