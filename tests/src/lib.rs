@@ -6,7 +6,9 @@
 
 pub mod binary;
 pub mod cli;
+pub mod crowd;
 pub mod fixtures;
+pub mod fuzz;
 pub mod http;
 pub mod load;
 pub mod long;
