@@ -24,5 +24,4 @@ const fn seed(fault: Sabotage, seed: u64) -> Catch {
 }
 
 /// One row a fault.
-pub const CATCHES: &[Catch] = &[
-];
+pub const CATCHES: &[Catch] = &[];
