@@ -6,7 +6,7 @@ use delta_tests::sim::{Coverage, Failure, Keep, Plan, exhaust, run, shrink};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 200;
 const STEPS: u32 = 300;
 
 #[test]
