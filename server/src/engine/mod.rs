@@ -19,7 +19,6 @@ use crate::limits::PAGE_ENTRIES_MAX;
 use crate::metrics::Metrics;
 use crate::runtime::platform::{Clock, Entropy, Platform, Spawn, TaskClass};
 use crate::runtime::signal::Signal;
-use crate::sabotage::{Sabotage, is_on};
 use crate::storage::Storage;
 use fatal::AbortOnPanic;
 use pending::{Backlog, PendingWrites};
@@ -142,9 +141,8 @@ impl<P: Platform, S: Storage> Engine<P, S> {
         let limit = limit.clamp(1, PAGE_ENTRIES_MAX);
         let mut keys = self.storage.list(schema, prefix, after, limit + 1);
         let more = keys.len() > limit;
-        let last = if is_on(Sabotage::CursorSkipsOne) { limit } else { limit - 1 };
-        let next = if more { keys.get(last).map(|(key, _)| key.to_string()) } else { None };
         keys.truncate(limit);
+        let next = if more { keys.last().map(|(key, _)| key.to_string()) } else { None };
         let entry = |(key, version): (Box<str>, Version)| crate::command::PageEntry {
             key: key.into_string(),
             version,

@@ -100,6 +100,8 @@ impl Templates {
         let disk = platform.disk();
         disk.create_dir_all(directory).await.map_err(failed("created"))?;
         disk.sync_dir(parent_of(directory)).await.map_err(failed("made durable"))?;
+        // What a killed process put here and did not sync is about to be in force.
+        disk.sync_dir(directory).await.map_err(failed("made durable"))?;
         let templates = Arc::new(Self {
             directory: directory.to_owned(),
             hash_seed: platform.entropy().next_u64(),
@@ -336,7 +338,11 @@ impl Templates {
                 self.forget(id);
                 return;
             }
-            Err(error) => damaged(&format!("it cannot be read: {error}")),
+            Err(error) => {
+                // It may be read the next time.
+                stamp = None;
+                damaged(&format!("it cannot be read: {error}"))
+            }
         };
         self.install(id, stamp, state);
     }

@@ -40,6 +40,9 @@ struct Arguments {
     /// Print what clients did and were told.
     #[arg(long)]
     history: bool,
+    /// Stop a batch at its first failure, and do not make that short.
+    #[arg(long)]
+    first: bool,
     /// Threads for a batch; 0: as many as there are CPUs.
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -124,7 +127,7 @@ fn run_batch(arguments: &Arguments) -> ExitCode {
                 let _switched = switch(arguments);
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end {
+                    if seed >= end || (arguments.first && !failed.lock().expect("no panic holds it").is_empty()) {
                         return;
                     }
                     announce(seed);
@@ -151,7 +154,7 @@ fn run_batch(arguments: &Arguments) -> ExitCode {
         failed.len()
     );
     failed.sort_by_key(|(seed, _)| *seed);
-    if let Some((seed, failure)) = failed.first() {
+    if let Some((seed, failure)) = failed.first().filter(|_| !arguments.first) {
         let _switched = switch(arguments);
         explain(arguments, &Plan::new(*seed, arguments.steps), failure);
     }

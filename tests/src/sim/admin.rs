@@ -3,12 +3,31 @@
 use super::client::{Client, Done, unexpected};
 use super::judge::Reply;
 use super::model::broken;
+use super::server::Server;
 use super::templates::Rule;
 use super::world::World;
 use deltadb::command::{Command, ErrorCode, Outcome};
 use deltadb::storage::Storage;
 use std::borrow::Cow;
 use std::rc::Rc;
+
+/// The template that a server shows when it has just started must be one that may be there; it is settled from then on.
+pub(super) async fn settle_templates(world: &World, server: &Server) -> Done {
+    let schema = World::schema(world.setup.schemas - 1);
+    let outcome = server.call(0, Command::SchemaGet { id: Cow::Owned(schema.to_string()) }).await;
+    let found = match &outcome {
+        Outcome::Template(text) if text == Rule::Refuses.text() => Rule::Refuses,
+        Outcome::Template(text) if text == Rule::Accepts.text() => Rule::Accepts,
+        Outcome::Failed(failure) if failure.code == ErrorCode::NotFound => Rule::Absent,
+        Outcome::Failed(_) if world.licence.get().reads => return Ok(()),
+        other => return broken("templates bind", format!("after a start, that of {schema} reads as {}", Reply(other))),
+    };
+    let now = world.model.borrow().now();
+    match world.templates.borrow_mut().settle(&schema, found, now) {
+        true => Ok(()),
+        false => broken("templates bind", format!("after a start, that of {schema} is {found:?}")),
+    }
+}
 
 impl Client {
     fn last_schema(&self) -> Rc<str> {

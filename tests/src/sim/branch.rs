@@ -1,6 +1,7 @@
 //! Branches: what a crash or damage at this moment would come to, tried on a copy of the disk while the history itself
 //! goes on as if nothing had happened.
 
+use super::admin::settle_templates;
 use super::checks;
 use super::client::Client;
 use super::damage::{Damage, inflict};
@@ -37,6 +38,7 @@ pub fn outlives_a_crash(world: &Rc<World>, mut image: DiskImage, random: &mut Ra
         let run = async {
             let server = start(&sim, &world, StartOptions::default()).await?;
             let found = checks::whole(&server).await?;
+            settle_templates(&world, &server).await?;
             world.model.borrow_mut().adopt(&found)?;
             world.model.borrow_mut().enter_generation(server.generation(), server.shards());
             if round == 0 {

@@ -25,4 +25,34 @@ const fn seed(fault: Sabotage, seed: u64) -> Catch {
 
 /// One row a fault.
 pub const CATCHES: &[Catch] = &[
+    seed(Sabotage::ReplyBeforeSync, 1),
+    seed(Sabotage::SkipDirectorySync, 1),
+    seed(Sabotage::SkipFileSync, 1),
+    seed(Sabotage::IgnoreShortWrite, 68),
+    seed(Sabotage::AcceptStaleFrame, 1),
+    seed(Sabotage::ReuseNonce, 1),
+    seed(Sabotage::CheckpointBeforeData, 1),
+    seed(Sabotage::ApplyOutOfOrder, 2),
+    seed(Sabotage::DropAssociatedData, 3),
+    seed(Sabotage::ShowBeforeDurable, 3),
+    seed(Sabotage::JudgeAgainstDurable, 2),
+    seed(Sabotage::AnswerBeforeDurable, 2),
+    seed(Sabotage::FillCacheBlindly, 46),
+    seed(Sabotage::WriteWhereReceived, 1),
+    seed(Sabotage::ForgetDoorbell, 1),
+    seed(Sabotage::ReuseVersions, 2),
+    seed(Sabotage::TrustPageCache, 9),
+    seed(Sabotage::ReuseBeforeUnlisting, 1),
+    seed(Sabotage::WriteBeforeListing, 1),
+    seed(Sabotage::WriteOnAfterFailure, 2),
+    seed(Sabotage::CheckpointClaimsMore, 1),
+    seed(Sabotage::RepointBlindly, 2),
+    seed(Sabotage::DropKeysInUse, 22),
+    seed(Sabotage::RewriteVersionsAnew, 2),
+    seed(Sabotage::CursorSkipsOne, 1),
+    seed(Sabotage::AnswerFailureAsSuccess, 9),
 ];
+
+/// Faults that no seed of the first thousand shows: they need old data that stays alive while newer data is compacted,
+/// or rot in the very last frame.
+pub const RARE: &[Sabotage] = &[Sabotage::ForgetTombstone, Sabotage::NoTailFrame];

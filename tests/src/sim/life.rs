@@ -1,5 +1,6 @@
 //! One life of the server: from its start through the steps of the plan to its end, whatever that is.
 
+use super::admin::settle_templates;
 use super::branch;
 use super::checks;
 use super::client::Client;
@@ -168,6 +169,7 @@ impl Life<'_> {
     async fn look_around(&self, server: &Rc<Server>) -> Result<(), Broken> {
         self.count_start(server)?;
         let found = checks::whole(server).await?;
+        settle_templates(self.world, server).await?;
         let mut model = self.world.model.borrow_mut();
         if server.resized {
             self.world.hit("resizes");

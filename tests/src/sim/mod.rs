@@ -23,6 +23,8 @@ mod checks;
 mod client;
 mod coverage;
 mod damage;
+#[cfg(feature = "deliberate-faults")]
+pub mod faults;
 mod judge;
 mod life;
 mod listing;

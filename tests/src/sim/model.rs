@@ -70,6 +70,7 @@ enum Fate {
 #[derive(Clone)]
 pub(super) struct Pending {
     pub(super) write: Write,
+    began: u64,
     /// No version at or below this one may be given to it.
     pub(super) floor: Version,
     fate: Fate,
@@ -114,6 +115,8 @@ pub struct Model {
     /// Highest version that each shard is known to have given out.
     shard_floors: BTreeMap<usize, Version>,
     pub(super) acknowledged: BTreeSet<(usize, Version)>,
+    /// Shards on which a commit failed in this life, and since when.
+    pub(super) failed: BTreeMap<usize, u64>,
     generation: u64,
     now: u64,
 }
@@ -172,7 +175,7 @@ impl Model {
         }
         let own = entity.newest.as_ref().map_or(0, |known| known.version);
         let floor = own.max(self.shard_floors.get(&write.shard).copied().unwrap_or(0));
-        self.pending.insert(id, Pending { write, floor, fate: Fate::InFlight, seen: None });
+        self.pending.insert(id, Pending { write, began: now, floor, fate: Fate::InFlight, seen: None });
     }
 
     /// It is acknowledged. `created`: what the answer said of it, for a put.
@@ -188,6 +191,9 @@ impl Model {
                 "versions rise",
                 format!("{name:?} got version {version} though {floor} was given out before"),
             );
+        }
+        if self.failed.get(&shard).is_some_and(|failed| *failed < pending.began) {
+            return broken("a failed shard refuses writes", format!("{name:?} was written after a commit had failed"));
         }
         if !self.acknowledged.insert((shard, version)) {
             return broken("versions rise", format!("version {version} of shard {shard} was given out twice"));
@@ -229,6 +235,7 @@ impl Model {
         let now = self.tick();
         if let Some(pending) = self.pending.get_mut(&id) {
             pending.fate = Fate::Unknown;
+            self.failed.entry(pending.write.shard).or_insert(now);
             if pending.write.body.is_none() {
                 self.entities.entry(pending.write.name.clone()).or_default().deleting_at = now;
             }

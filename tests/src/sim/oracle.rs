@@ -95,6 +95,7 @@ impl Model {
     fn settle(&mut self, found: &BTreeMap<Name, (Version, Body)>) {
         self.pending.clear();
         self.acknowledged.clear();
+        self.failed.clear();
         for (name, entity) in &mut self.entities {
             entity.log.clear();
             entity.named.clear();

@@ -93,7 +93,7 @@ pub enum Operation {
 
 const OPERATIONS: [(u64, Operation); 12] = [
     (300, Operation::Put),
-    (90, Operation::Delete),
+    (110, Operation::Delete),
     (80, Operation::MultiPut),
     (180, Operation::Get),
     (50, Operation::MultiGet),
@@ -291,7 +291,7 @@ fn choose(setup: &Setup, random: &mut Random) -> Action {
         (50, 0),
         (12, 1),
         (6, 2),
-        (has(Weather::Rotten, 8), 3),
+        (has(Weather::Rotten, 12), 3),
         (4, 4),
         (4, 5),
         (has(Weather::Failing, 14), 6),

@@ -63,6 +63,16 @@ impl TemplateModel {
         }
     }
 
+    /// A server that has just started shows this one: from now on it is the one, if it may be.
+    pub fn settle(&mut self, schema: &Rc<str>, found: Rule, now: u64) -> bool {
+        if !self.possible(schema, now).contains(&found) {
+            return false;
+        }
+        let change = Change { step: u32::MAX, rule: found, began: now, ended: Some(now) };
+        self.changes.insert(schema.clone(), vec![change]);
+        true
+    }
+
     /// Which may have been in force at some moment since `since`.
     pub fn possible(&self, schema: &str, since: u64) -> Vec<Rule> {
         let Some(changes) = self.changes.get(schema) else { return vec![Rule::Absent] };

@@ -5,6 +5,7 @@ use crate::command::{Command, ErrorCode, Failure, Outcome, Page, PageEntry, PutI
 use crate::limits::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
 use crate::mailbox::{Answer, Errand};
 use crate::runtime::platform::{Doorbell, Platform};
+use crate::sabotage::{Sabotage, is_on};
 use crate::storage::Storage;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -65,8 +66,11 @@ impl<P: Platform, S: Storage, B: Doorbell> Dispatch<P, S, B> {
             entries.retain(|entry| entry.key <= *bound);
         }
         more |= entries.len() > limit;
-        entries.truncate(limit);
+        entries.truncate(limit + usize::from(is_on(Sabotage::CursorSkipsOne)));
         let mut next = if more { entries.last().map(|entry| entry.key.clone()) } else { None };
+        if is_on(Sabotage::CursorSkipsOne) {
+            entries.truncate(limit);
+        }
         if documents && !entries.is_empty() {
             match self.add_documents(schema, &mut entries).await {
                 Ok(None) => {}

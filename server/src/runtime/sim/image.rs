@@ -282,6 +282,8 @@ impl DiskImage {
                     pending.unsynced.retain(|unsynced| *unsynced != directory);
                     if pending.unsynced.is_empty() {
                         self.apply_stable(&pending.change);
+                        // Older changes of the same name must not, after a power loss, undo it.
+                        kept = kept.into_iter().filter_map(|older| before(older, &pending.change)).collect();
                         continue;
                     }
                 } else {
@@ -376,6 +378,29 @@ impl DiskImage {
             node.links = links.get(inode).copied().unwrap_or(0);
         }
     }
+}
+
+/// What is left of an older change, which has not become stable, once a newer one has.
+fn before(mut older: PendingName, newer: &NameChange) -> Option<PendingName> {
+    let settled = |directory: &Inode, name: &String| match newer {
+        NameChange::Link { directory: of, name: other, .. } | NameChange::Unlink { directory: of, name: other, .. } => {
+            (of, other) == (directory, name)
+        }
+        NameChange::Rename { from, to, .. } => [from, to].iter().any(|end| (&end.0, &end.1) == (directory, name)),
+    };
+    match &older.change {
+        NameChange::Link { directory, name, .. } | NameChange::Unlink { directory, name, .. } => {
+            if settled(directory, name) {
+                return None;
+            }
+        }
+        NameChange::Rename { from, to, inode } => {
+            if settled(&to.0, &to.1) {
+                older.change = NameChange::Unlink { directory: from.0, name: from.1.clone(), inode: *inode };
+            }
+        }
+    }
+    Some(older)
 }
 
 fn apply_name(

@@ -439,3 +439,25 @@ fn any_operation_may_fail_or_be_slow_and_torn_writes_are_counted() {
         assert_eq!(found.torn_writes() > 0, (1..4096).contains(&sevens), "{sevens} bytes survived");
     }
 }
+
+/// A journal may lose a change, but never replays an older one over a newer one.
+#[test]
+fn a_name_whose_sync_failed_does_not_come_back_after_it_was_removed_for_good() {
+    for seed in 0..32 {
+        let sim = Sim::on_disk(seed, durable_file("/d/g", b"old"));
+        let platform = sim.platform();
+        let directory = Path::new("/d");
+        let run = async {
+            let disk = platform.disk();
+            create(disk, "/d/f.tmp", b"new", Durability::Synced).await.unwrap();
+            disk.rename(Path::new("/d/f.tmp"), Path::new("/d/f")).await.unwrap();
+            sim.inject(Fault::eio(&[Operation::SyncDir]));
+            assert!(disk.sync_dir(directory).await.is_err());
+            disk.remove_file(Path::new("/d/f")).await.unwrap();
+            disk.sync_dir(directory).await.unwrap();
+        };
+        sim.run_until(run).unwrap();
+        let left = sim.crash();
+        assert!(!left.exists("/d/f") && left.exists("/d/g"), "seed {seed}");
+    }
+}

@@ -1,6 +1,7 @@
 //! Templates through their files, and a shard's view of them.
 
 use super::*;
+use crate::runtime::sim::{DiskImage, Effect, Fault, Operation, Sim, Survival};
 use crate::schema::memory_disk::Memory;
 use crate::schema::{CheckError, ShardTemplates};
 use futures_lite::future::{block_on, poll_once, zip};
@@ -348,4 +349,42 @@ fn small_files_are_published_and_read_whole_or_not_at_all() {
     assert!(block_on(publish(&memory, path, b"new")).is_err());
     assert_eq!(memory.read("data/file").expect("the old one stands"), content);
     assert_eq!(memory.names(), ["data/file"]);
+}
+
+#[test]
+fn a_file_that_could_not_be_read_once_is_looked_at_again() {
+    let mut image = DiskImage::default();
+    image.replace("/data/templates/s.json", STRING).expect("a file");
+    let sim = Sim::on_disk(1, image);
+    let platform = sim.platform();
+    let run = async {
+        let templates = Templates::open(&platform, Path::new("/data/templates")).await.expect("the directory opens");
+        sim.inject(Fault::eio(&[Operation::Read]));
+        templates.load(&platform, "s").await;
+        assert!(matches!(templates.state("s"), TemplateState::Damaged(_)));
+        templates.rescan(&platform).await.expect("the directory can be read");
+        templates.load(&platform, "s").await;
+        assert!(matches!(templates.state("s"), TemplateState::Loaded(_)));
+    };
+    sim.run_until(run).expect("no deadlock");
+}
+
+/// The rename of a killed process may be in the page cache only: before it is in force, it is made durable.
+#[test]
+fn what_a_start_finds_survives_a_power_loss() {
+    let sim = Sim::new(1);
+    let platform = sim.platform();
+    let directory = Path::new("/templates");
+    let put = async {
+        let templates = Templates::open(&platform, directory).await.expect("the directory opens");
+        sim.inject(Fault::next(&[Operation::SyncDir], Effect::Hang).on_path("templates"));
+        templates.put(&platform, "s", STRING).await
+    };
+    assert!(sim.run_until(put).is_err(), "the put waits for ever");
+    let next = Sim::on_disk(2, sim.kill());
+    let platform = next.platform();
+    let templates = next.run_until(Templates::open(&platform, directory)).expect("no deadlock").expect("it opens");
+    assert_eq!(templates.ids(), ["s"]);
+    let left = next.power_loss_image().after_power_loss(Survival::Nothing, 0);
+    assert!(left.exists("/templates/s.json"));
 }

@@ -68,3 +68,29 @@ pub async fn write_whole_buffer<F: DiskFile>(
 pub fn is_out_of_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::platform::{Caching, Disk, OpenMode, Platform};
+    use crate::runtime::sim::{Effect, Fault, Operation, Sim};
+
+    #[test]
+    fn a_short_write_goes_on_unless_it_promised_to_be_durable() {
+        for durability in [Durability::Later, Durability::Synced] {
+            let sim = Sim::new(1);
+            let platform = sim.platform();
+            let run = async {
+                let file = platform.disk().open("/f".as_ref(), OpenMode::CreateNew, Caching::Direct).await.unwrap();
+                let mut buffer = AlignedBuffer::zeroed(8192);
+                buffer.fill(7);
+                sim.inject(Fault::next(Operation::WRITING, Effect::Short).times(2));
+                write_whole_buffer(&file, 0, buffer, durability).await.0
+            };
+            let written = sim.run_until(run).unwrap();
+            assert_eq!(written.is_ok(), durability == Durability::Later);
+            let whole = sim.disk_image().peek("/f").unwrap() == [7; 8192];
+            assert_eq!(whole, durability == Durability::Later);
+        }
+    }
+}

@@ -94,6 +94,13 @@ impl<P: Platform> LogStorage<P> {
         let spare = if gives_up_spare { self.state.borrow_mut().spare.take() } else { None };
         if let Some(spare) = spare {
             segment.state.set(SegmentState::Planned);
+            if segment.file.get().is_some() {
+                // It lacks room for growth or for its listing, not a file: the spare's room is set free for that.
+                drop(spare.file);
+                let removed = remove_if_there(self.disk(), &spare.path).await;
+                removed.map_err(|error| self.interrupt("giving up the spare", &error))?;
+                return self.finish_segment(segment).await;
+            }
             // What is bound to it already must fit; if not, it is extended or refused.
             segment.capacity.set(spare.bytes.max(segment.needed_bytes()));
             return self.give_file(segment, spare).await;
@@ -247,7 +254,8 @@ impl<P: Platform> LogStorage<P> {
         }
         segment.block_bytes.set(block);
         segment.capacity.set(segment.capacity.get().max(blank.bytes));
-        let _ = segment.file.set(blank.file);
+        let is_first = segment.file.set(blank.file).is_ok();
+        assert!(is_first, "a second file took the name of {}, and frames go to the first", segment.path.display());
         self.finish_segment(segment).await
     }
 

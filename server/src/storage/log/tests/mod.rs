@@ -6,6 +6,7 @@ mod compaction;
 mod conformance;
 mod damage;
 mod faults;
+mod full_disk;
 mod measure;
 mod recovery;
 mod rewrite;

@@ -1,0 +1,96 @@
+//! A disk without room, and one that fails before there is anything: simulated machines.
+
+use super::*;
+use crate::runtime::platform::{Clock, Disk, Platform};
+use crate::runtime::sim::{Fault, Operation, Sim, SimPlatform, Survival};
+use crate::storage::Refusal;
+use futures_lite::future::or;
+use std::time::Duration;
+
+async fn open(platform: &SimPlatform) -> Result<Rc<LogStorage<SimPlatform>>, OpenError> {
+    platform.disk().create_dir_all("/shards/1/0".as_ref()).await.unwrap();
+    let options = LogOptions {
+        create: true,
+        directory: "/shards/1/0".into(),
+        identity: LogIdentity { store_id: [7; 16], generation: 1, shard: 0 },
+        keyring: Arc::new(Keyring::create(&TestPlatform::new(1).entropy, [7; 16], 0)),
+        salvage: false,
+        metrics: Metrics::new(1),
+        sizes: small_sizes(),
+    };
+    LogStorage::open(platform.clone(), options).await
+}
+
+/// Each document is too large for the segment planned before, so that one is planned behind another that has no space.
+#[test]
+fn a_commit_behind_a_segment_without_space_is_answered() {
+    let sim = Sim::new(1);
+    let platform = sim.platform();
+    let run = async {
+        let log = open(&platform).await.unwrap();
+        platform.clock().sleep(Duration::from_secs(1)).await;
+        sim.set_capacity_bytes(Some(sim.poke(|image| image.used_bytes()) + (8 << 10)));
+        let mut refused = 0;
+        for kib in [40, 50, 60, 70] {
+            let body = vec![1; kib << 10];
+            let appended = log.append(&[put("s", "k", &body)], &mut Vec::new());
+            let late = async {
+                platform.clock().sleep(Duration::from_secs(10)).await;
+                panic!("a commit waits for space that does not come");
+            };
+            let committed = match appended {
+                Ok(()) => or(log.commit(), late).await,
+                Err(refusal) => Err(refusal.into()),
+            };
+            refused += usize::from(committed == Err(CommitError::Refused(Refusal::OutOfSpace)));
+        }
+        assert_eq!(refused, 4);
+        sim.set_capacity_bytes(None);
+        platform.clock().sleep(Duration::from_secs(2)).await;
+        log.append(&[put("s", "k", b"there is room again")], &mut Vec::new()).unwrap();
+        log.commit().await.unwrap();
+    };
+    sim.run_until(run).unwrap();
+}
+
+/// A segment that has its file, but found no space to grow, must not get the spare as another one: frames would go to a
+/// file without a name.
+#[test]
+fn deletions_on_the_last_spare_are_where_a_restart_finds_them() {
+    let sim = Sim::new(1);
+    let platform = sim.platform();
+    let run = async {
+        let log = open(&platform).await.unwrap();
+        let write = async |change: Change<'_>| -> Result<(), CommitError> {
+            log.append(&[change], &mut Vec::new())?;
+            log.commit().await
+        };
+        write(put("s", "gone", b"1")).await.unwrap();
+        platform.clock().sleep(Duration::from_secs(1)).await;
+        sim.set_capacity_bytes(Some(sim.poke(|image| image.used_bytes()) + (8 << 10)));
+        // It fits no segment, so the planned one is to grow.
+        let refused = write(put("s", "large", &[1; 60 << 10])).await;
+        assert_eq!(refused, Err(CommitError::Refused(Refusal::OutOfSpace)));
+        write(delete("s", "gone")).await.unwrap();
+    };
+    sim.run_until(run).unwrap();
+    let next = Sim::on_disk(2, sim.power_loss_image().after_power_loss(Survival::Nothing, 0));
+    next.set_capacity_bytes(None);
+    let platform = next.platform();
+    let log = next.run_until(open(&platform)).unwrap().unwrap();
+    assert_eq!(log.status().entities, 0, "an acknowledged deletion is gone");
+}
+
+/// Otherwise the store would count the shard as made, and take it for lost after a crash.
+#[test]
+fn a_shard_without_its_first_manifest_is_not_opened() {
+    let sim = Sim::new(1);
+    let platform = sim.platform();
+    sim.inject(Fault::eio(&[Operation::Rename]).on_path("MANIFEST"));
+    assert!(matches!(sim.run_until(open(&platform)).unwrap(), Err(OpenError::Io { .. })));
+    sim.set_capacity_bytes(Some(0));
+    let full = sim.run_until(open(&platform)).unwrap();
+    assert!(matches!(full, Err(OpenError::Io { source, .. }) if source.kind() == std::io::ErrorKind::StorageFull));
+    sim.set_capacity_bytes(None);
+    assert!(sim.run_until(open(&platform)).unwrap().is_ok());
+}
