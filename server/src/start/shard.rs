@@ -28,9 +28,9 @@ type Failed = (ExitStatus, String);
 type Running = ShardService<Production, LogStorage<Production>, ShardDoorbell>;
 
 /// How often a shard looks whether it shall stop.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(100);
 /// Ticks between two rounds of housekeeping (gauges, templates, health).
-const TICKS_PER_ROUND: u64 = 20;
+const TICKS_PER_ROUND: u64 = 10;
 /// Rounds between two looks for data keys that nobody names any more.
 const ROUNDS_PER_KEY_CHECK: u64 = 10;
 /// Connections still open after the drain get this long to take their last bytes.
