@@ -111,6 +111,10 @@ impl<F> DiskOperations<F> {
                 }
             }
         }
+        if is_commit {
+            // A failure to submit is met again, and told, by the driver's own submission.
+            let _ = self.ring.submit_at_once();
+        }
         DiskOperation { operations: self.clone(), slot, finished: false }
     }
 
@@ -142,6 +146,11 @@ impl<F> DiskOperations<F> {
             drop(slots);
             waker.wake();
         }
+    }
+
+    /// Whether somebody's reply waits for a disk operation.
+    pub fn commit_is_in_flight(&self) -> bool {
+        !self.commits.borrow().is_empty()
     }
 
     /// Until when a commit in flight is worth staying awake for: twice the running mean after its start.

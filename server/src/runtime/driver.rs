@@ -12,6 +12,7 @@
 
 use super::disk_operations::DiskOperations;
 use super::doorbell::ShardDoorbell;
+use super::idle::Idle;
 use super::inbox::Inbox;
 use super::net::{Net, Service};
 use super::production::ShardSpawn;
@@ -25,9 +26,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
-
-/// A commit that takes longer than this is not worth waiting awake for.
-const COMMIT_AWAKE_MAX: Duration = Duration::from_millis(1);
 
 /// What a shard's ring serves.
 pub(super) struct Driver {
@@ -51,7 +49,7 @@ impl Driver {
         let mut idle = Idle::new(self.spin);
         loop {
             let service = self.net.service();
-            let busy = self.turn(&mut completions, service.as_deref())?;
+            let busy = self.turn(&mut completions, &mut idle, service.as_deref())?;
             if self.ending.get() && self.is_drained() {
                 return self.ring.submit();
             }
@@ -69,6 +67,9 @@ impl Driver {
                 }
                 self.doorbell.awake();
                 continue;
+            } else if self.disk.commit_is_in_flight() {
+                // The kernel threads that finish the commit may be waiting for this very CPU.
+                rustix::thread::sched_yield();
             }
             match background {
                 // Nothing preempts this queue: the other one runs when this one gives way.
@@ -79,13 +80,21 @@ impl Driver {
     }
 
     /// One turn; `true` when there was, or is, something to do.
-    fn turn(&self, completions: &mut Vec<Completion>, service: Option<&dyn Service>) -> io::Result<bool> {
+    fn turn(
+        &self,
+        completions: &mut Vec<Completion>,
+        idle: &mut Idle,
+        service: Option<&dyn Service>,
+    ) -> io::Result<bool> {
         let mut busy = self.has_work();
         if busy {
             self.net.settle(service);
             self.ring.submit()?;
             self.ring.reap(completions, limits::COMPLETIONS_PER_TURN_MAX);
             for completion in completions.drain(..) {
+                if completion.token.kind == OperationKind::Receive {
+                    idle.heard(completion.token.slot);
+                }
                 self.complete(completion, service);
             }
             self.net.end_turn();
@@ -151,66 +160,5 @@ impl Driver {
             Poll::Pending
         })
         .await;
-    }
-}
-
-/// When to spin and when to sleep.
-struct Idle {
-    spin: Duration,
-    since: Option<Instant>,
-    /// A running mean of the gaps between work, each counted up to a few spins.
-    gap_mean: Duration,
-}
-
-impl Idle {
-    fn new(spin: Duration) -> Self {
-        Self { spin, since: None, gap_mean: Duration::ZERO }
-    }
-
-    fn worked(&mut self) {
-        if let Some(since) = self.since.take() {
-            let gap = since.elapsed().min(4 * self.spin);
-            self.gap_mean = (3 * self.gap_mean + gap) / 4;
-        }
-    }
-
-    /// Whether to look again instead of sleeping.
-    fn may_spin(&mut self, commit_expected_by: Option<Instant>) -> bool {
-        if self.spin.is_zero() {
-            return false;
-        }
-        let now = Instant::now();
-        let since = *self.since.get_or_insert(now);
-        let commit_is_near = commit_expected_by.is_some_and(|by| now < by.min(since + COMMIT_AWAKE_MAX));
-        // A gap that was slept through holds the wake-up as well, so twice the spin still counts as short.
-        let is_paying = self.gap_mean <= 2 * self.spin;
-        commit_is_near || is_paying && now < since + self.spin
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spinning_stops_paying_when_gaps_are_long_and_pays_again_when_they_are_short() {
-        let spin = Duration::from_millis(1);
-        let mut idle = Idle::new(spin);
-        let now = Instant::now();
-        assert!(idle.may_spin(None));
-        for _ in 0..8 {
-            idle.since = now.checked_sub(50 * spin);
-            idle.worked();
-        }
-        assert!(!idle.may_spin(None));
-        // A commit that is about to end is worth waiting for all the same, one that is late is not.
-        assert!(idle.may_spin(Some(Instant::now() + spin)));
-        assert!(!idle.may_spin(now.checked_sub(spin)));
-        for _ in 0..16 {
-            idle.since = Some(Instant::now());
-            idle.worked();
-        }
-        assert!(idle.may_spin(None));
-        assert!(!Idle::new(Duration::ZERO).may_spin(Some(Instant::now() + spin)));
     }
 }

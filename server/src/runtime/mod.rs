@@ -8,6 +8,8 @@ mod buffers;
 mod disk_operations;
 pub mod doorbell;
 mod driver;
+mod durable_way;
+mod idle;
 pub mod inbox;
 pub mod net;
 mod offload;

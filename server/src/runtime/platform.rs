@@ -55,7 +55,7 @@ pub enum Caching {
 pub enum Durability {
     /// Nothing until a later sync.
     Later,
-    /// The bytes are on stable storage (RWF_DSYNC, or a linked fdatasync where direct I/O is refused).
+    /// The bytes are on stable storage (RWF_DSYNC, or a linked fdatasync).
     Synced,
 }
 

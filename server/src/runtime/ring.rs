@@ -196,6 +196,16 @@ impl Ring {
         passing(unsafe { uring.submitter().enter::<libc::sigset_t>(queued, 0, ENTER_GETEVENTS, None) })
     }
 
+    /// Hands everything queued to the kernel at once, and has nothing else done there. For a disk write that is to
+    /// start now: within one submission of many entries the kernel holds block I/O back until the last entry is
+    /// through, behind every send that goes along (measured: 250 µs for 50 sends).
+    pub fn submit_at_once(&self) -> io::Result<()> {
+        let (queued, _) = self.fill();
+        let uring = self.uring.borrow();
+        // SAFETY: no argument is passed; the entries are valid by the promise of `queue`.
+        passing(unsafe { uring.submitter().enter::<libc::sigset_t>(queued, 0, 0, None) })
+    }
+
     /// Submits, then sleeps in the kernel until there is a completion to reap, or a signal came, or `at_most` passed.
     pub fn submit_and_sleep(&self, at_most: Option<Duration>) -> io::Result<()> {
         self.fill();

@@ -1,11 +1,13 @@
 //! The production disk: reads, writes and syncs on the shard's ring, everything rare on a helper thread.
 //!
-//! A direct file's synced write is one RWF_DSYNC write; a buffered one is a write linked to an fdatasync. An
-//! operation owns its buffer and its descriptor until the kernel is done with them. Errors name the path.
+//! A direct file's synced write is one RWF_DSYNC write or a write linked to an fdatasync, whichever has been quicker; a
+//! buffered one is always the latter. An operation owns its buffer and its descriptor until the kernel is done with
+//! them. Errors name the path.
 #![allow(unsafe_code)]
 
 use super::buffer::{AlignedBuffer, BUFFER_ALIGNMENT};
 use super::disk_operations::DiskOperations;
+use super::durable_way::{DurableWay, DurableWays};
 use super::offload::Offload;
 use super::platform::{Caching, Disk, DiskFile, Durability, FileStamp, OpenMode};
 use super::std_disk::{ZERO_PIECE_BYTES, at_path, blocking};
@@ -17,6 +19,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Instant;
 
 /// FALLOC_FL_WRITE_ZEROES: allocate written zeros, by the device's own means (Linux 6.17).
 const FALLOC_FL_WRITE_ZEROES: i32 = 0x80;
@@ -30,6 +33,7 @@ struct DiskState {
     offload: Offload,
     /// Whether FALLOC_FL_WRITE_ZEROES was refused: it is not asked for again.
     zeros_refused: Cell<bool>,
+    durable_ways: DurableWays,
 }
 
 /// An open descriptor and what is known of it.
@@ -51,7 +55,12 @@ pub struct RingFile {
 
 impl RingDisk {
     pub(super) fn new(operations: Rc<DiskOperations<OpenFile>>, offload: Offload) -> Self {
-        Self(Rc::new(DiskState { operations, offload, zeros_refused: Cell::new(false) }))
+        Self(Rc::new(DiskState {
+            operations,
+            offload,
+            zeros_refused: Cell::new(false),
+            durable_ways: DurableWays::new(),
+        }))
     }
 
     /// Runs a blocking operation on the helper thread.
@@ -226,13 +235,23 @@ impl RingFile {
     ) -> (io::Result<usize>, AlignedBuffer) {
         let len = operation_len(&buffer);
         let write = opcode::Write::new(self.open.fd(), buffer.as_mut_ptr(), len).offset(offset);
-        let (entry, synced) = match (durability, self.is_direct()) {
-            (Durability::Later, _) => (write.build(), None),
-            (Durability::Synced, true) => (write.rw_flags(libc::RWF_DSYNC).build(), None),
-            (Durability::Synced, false) => (write.build(), Some(self.data_sync())),
+        let ways = &self.disk.0.durable_ways;
+        let way = match durability {
+            Durability::Later => None,
+            Durability::Synced if self.is_direct() => Some(ways.choose()),
+            Durability::Synced => Some(DurableWay::Linked),
         };
+        let (entry, synced) = match way {
+            None => (write.build(), None),
+            Some(DurableWay::Flagged) => (write.rw_flags(libc::RWF_DSYNC).build(), None),
+            Some(DurableWay::Linked) => (write.build(), Some(self.data_sync())),
+        };
+        let started = way.map(|_| Instant::now());
         // SAFETY: the entries point into the buffer, which goes along.
         let (result, buffer) = unsafe { self.run(Some(buffer), entry, synced, is_commit) }.await;
+        if let (Some(way), Some(started), true) = (way, started, self.is_direct()) {
+            ways.took(way, started.elapsed().as_nanos() as u64);
+        }
         (result, buffer.expect("an operation gives its buffer back"))
     }
 }
