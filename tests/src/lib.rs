@@ -6,6 +6,7 @@
 
 pub mod binary;
 pub mod cli;
+pub mod history;
 pub mod http;
 pub mod load;
 pub mod mount;
