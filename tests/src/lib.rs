@@ -6,9 +6,11 @@
 
 pub mod binary;
 pub mod cli;
+pub mod crowd;
 pub mod history;
 pub mod http;
 pub mod load;
+pub mod long;
 pub mod mount;
 pub mod raw_wire;
 pub mod readme;

@@ -13,7 +13,7 @@ pub use versions::{Sequenced, judge_versions};
 
 use delta_wire::Condition;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 
 /// A point in the order of events.
 pub type Moment = u64;
@@ -69,6 +69,7 @@ pub struct Operation {
 #[derive(Default)]
 pub struct History {
     clock: AtomicU64,
+    clients: AtomicUsize,
     operations: Mutex<Vec<Operation>>,
 }
 
@@ -76,6 +77,11 @@ impl History {
     /// The next moment.
     pub fn moment(&self) -> Moment {
         self.clock.fetch_add(1, SeqCst)
+    }
+
+    /// A number for a client that no other of this history has.
+    pub fn next_client(&self) -> usize {
+        self.clients.fetch_add(1, SeqCst)
     }
 
     /// Takes in what a client has gathered.
