@@ -12,6 +12,7 @@ pub mod http;
 pub mod load;
 pub mod long;
 pub mod mount;
+pub mod power;
 pub mod raw_wire;
 pub mod readme;
 pub mod server;

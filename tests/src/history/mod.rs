@@ -116,7 +116,9 @@ impl History {
             summary.unknown += own.iter().filter(|own| own.answer == Answer::Unknown).count();
             match judge_entity(&own) {
                 Ok(Verdict::Linearizable) => {}
-                Ok(Verdict::Refused { reason }) => return Err(format!("entity {entity} is not linearizable: {reason}")),
+                Ok(Verdict::Refused { reason }) => {
+                    return Err(format!("entity {entity} is not linearizable: {reason}"));
+                }
                 Err(Undecided { steps }) => return Err(format!("entity {entity} is undecided after {steps} steps")),
             }
         }

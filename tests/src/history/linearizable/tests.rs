@@ -103,11 +103,7 @@ fn a_read_from_the_future_or_from_nowhere_is_refused() {
 fn versions_that_fall_are_refused() {
     refused(&[(0, 1, put(1), written(2)), (2, 3, put(2), written(1))]);
     refused(&[(0, 1, put(1), written(2)), (2, 3, put(2), written(2))]);
-    refused(&[
-        (0, 1, put(1), written(2)),
-        (2, 3, DELETE, Answer::Deleted { version: 3 }),
-        (4, 5, put(2), written(3)),
-    ]);
+    refused(&[(0, 1, put(1), written(2)), (2, 3, DELETE, Answer::Deleted { version: 3 }), (4, 5, put(2), written(3))]);
 }
 
 #[test]
@@ -163,11 +159,7 @@ fn a_write_of_unknown_outcome_happens_once_and_whole() {
     // It has one version.
     refused(&[(0, NEVER, put(1), Answer::Unknown), (2, 3, GET, found(1, 7)), (4, 5, GET, found(1, 8))]);
     // Not even an unknown write takes effect against its condition.
-    refused(&[
-        (0, 1, put(1), written(1)),
-        (2, NEVER, put_if(2, CREATE), Answer::Unknown),
-        (4, 5, GET, found(2, 2)),
-    ]);
+    refused(&[(0, 1, put(1), written(1)), (2, NEVER, put_if(2, CREATE), Answer::Unknown), (4, 5, GET, found(2, 2))]);
     // One deletion removes one thing.
     refused(&[
         (0, 1, put(1), written(1)),
@@ -289,10 +281,8 @@ fn the_search_agrees_with_trying_every_order() {
         moments.sort();
         moments.into_iter().enumerate().for_each(|(rank, moment)| *moment = rank as Moment);
         let facts = Facts::of(&operations);
-        let steps: Vec<_> = operations
-            .iter()
-            .filter_map(|own| facts.effect(own).map(|(effect, must)| (*own, effect, must)))
-            .collect();
+        let steps: Vec<_> =
+            operations.iter().filter_map(|own| facts.effect(own).map(|(effect, must)| (*own, effect, must))).collect();
         let expected = by_every_order(&facts, &steps, &mut Vec::new(), State::default());
         let found = judge_entity(&operations).unwrap() == Verdict::Linearizable;
         assert_eq!(found, expected, "round {round}: {operations:#?}");
