@@ -13,7 +13,7 @@ pub use documents::{Entities, document};
 pub use plan::Dice;
 
 use crate::TestServer;
-use crate::history::{Answer, Call, History, Moment, NEVER, Operation};
+use crate::history::{Answer, Call, History, Moment, NEVER, Operation, Summary};
 use plan::{Action, Plan, Protocol};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -107,23 +107,27 @@ pub fn read_all(server: &TestServer, entities: Entities, history: &History) {
     }
 }
 
-/// Judges the history of a server's store; the number of calls that were judged.
+/// Judges the history of a server's store; panics with the reason when it is refused.
 #[track_caller]
-pub fn judge(server: &TestServer, entities: Entities, history: &History) -> crate::history::Summary {
-    let client = server.wire_client();
-    let welcome = client.welcome();
-    let shard_of = |entity: usize| {
-        let slot = delta_wire::slot_of(welcome.hash_seed, entities.schema(entity), &entities.key(entity));
-        let owner = welcome.shards.iter().position(|range| (range.first_slot..=range.last_slot).contains(&slot));
-        owner.expect("every slot has a shard")
-    };
-    match history.judge(shard_of) {
+pub fn judge(server: &TestServer, entities: Entities, history: &History) -> Summary {
+    match verdict(server, entities, history) {
         Ok(summary) => {
             println!("{summary:?}");
             summary
         }
         Err(reason) => panic!("{reason}"),
     }
+}
+
+/// Judges the history of a server's store; the error says why it is refused.
+pub fn verdict(server: &TestServer, entities: Entities, history: &History) -> Result<Summary, String> {
+    let client = server.wire_client();
+    let welcome = client.welcome();
+    history.judge(|entity| {
+        let slot = delta_wire::slot_of(welcome.hash_seed, entities.schema(entity), &entities.key(entity));
+        let owner = welcome.shards.iter().position(|range| (range.first_slot..=range.last_slot).contains(&slot));
+        owner.expect("every slot has a shard")
+    })
 }
 
 fn connect(server: &TestServer, place: usize) -> (Box<dyn Connection>, Protocol) {
