@@ -75,7 +75,7 @@ fn a_direct_write_with_dsync_reaches_the_disk_as_a_write_and_a_flush_and_without
 
 #[test]
 fn whatever_was_acknowledged_survives_power_cuts_under_load() {
-    power::with_disk(256, |disk| {
+    power::with_disk(640, |disk| {
         let entities = Entities::new(6);
         let history = Arc::new(History::default());
         let mut dice = Dice::new(11, 0);
@@ -107,7 +107,7 @@ fn whatever_was_acknowledged_survives_power_cuts_under_load() {
 
 #[test]
 fn a_power_cut_at_every_request_of_the_first_start_leaves_a_store_that_starts() {
-    power::with_disk(256, |disk| {
+    power::with_disk(640, |disk| {
         let mut cuts = 0;
         for requests in (0..).step_by(long::rounds(23, 1)) {
             let data = disk.path().join(format!("data-{requests}"));
@@ -134,7 +134,7 @@ fn a_power_cut_at_every_request_of_the_first_start_leaves_a_store_that_starts() 
 
 #[test]
 fn a_disk_that_lies_about_flushes_is_found_out() {
-    power::with_disk(256, |disk| {
+    power::with_disk(640, |disk| {
         let entities = Entities::new(6);
         let history = Arc::new(History::default());
         let server = start(&disk.path());
