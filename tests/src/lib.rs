@@ -11,12 +11,14 @@ pub mod history;
 pub mod http;
 pub mod load;
 pub mod long;
+pub mod memory_group;
 pub mod mount;
 pub mod power;
 pub mod raw_wire;
 pub mod readme;
 pub mod server;
 pub mod sources;
+pub mod wall_clock;
 
 pub use cli::{Cli, Output};
 pub use http::{HttpClient, Response};
