@@ -5,7 +5,7 @@ use delta_tests::crowd::{self, Crowd, Entities};
 use delta_tests::history::History;
 use delta_tests::memory_group::MemoryGroup;
 use delta_tests::wall_clock::WallClock;
-use delta_tests::{HttpClient, TestServer, eventually, filler, http, long};
+use delta_tests::{TestServer, eventually, filler, http, long};
 use delta_wire::Condition;
 use delta_wire::client::{Client, ClientError, ClientOptions};
 use rustix::process::Signal;
@@ -92,29 +92,40 @@ fn key_created_ms(data: &Path) -> i64 {
 }
 
 #[test]
-fn a_server_out_of_descriptors_goes_on_for_those_it_has_and_recovers() {
+fn clients_cannot_take_the_descriptors_that_the_log_needs() {
     let directory = tempfile::tempdir().unwrap();
     let builder = TestServer::builder().data_dir(directory.path()).shards(2);
     let server = builder.launcher(["sh", "-c", "ulimit -n 400 && exec \"$@\"", "sh"]).start();
     let mut early = server.http();
     early.put("/entity/s/before", "1").expect(201);
-    // More than it may have: the kernel still completes their handshakes.
-    let crowd: Vec<TcpStream> = (0..500).map(|_| http::connect(server.rest).unwrap()).collect();
-    eventually("it says that it has no descriptors left", || server.stderr().contains("descriptor"));
-    // Enough for the log to go through several segments, with descriptors of its own.
+    // More than it may have: the kernel completes their handshakes, and those beyond the limit are closed.
+    let mut crowd: Vec<TcpStream> = (0..500).map(|_| http::connect(server.rest).unwrap()).collect();
+    eventually("connections are refused", || {
+        let metrics = early.get("/metrics").text();
+        let counts = metrics.lines().filter(|line| line.contains("connections_refused") && !line.starts_with('#'));
+        counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() > 0.0
+    });
+    let request = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n";
+    let served = |stream: &mut TcpStream| {
+        stream.write_all(request).is_ok() && stream.read(&mut [0; 64]).is_ok_and(|count| count > 0)
+    };
+    let count = crowd.iter_mut().map(served).filter(|served| *served).count();
+    assert!((20..200).contains(&count), "{count} of 500 connections are served by 400 descriptors");
+    // Enough for the log to go through several segments.
     let body = format!("\"{}\"", filler(700 << 10, 1));
     for n in 0..40 {
         early.put(&format!("/entity/s/k{n}"), &body).expect(201);
     }
+    early.get("/readyz").expect(200);
     drop(crowd);
-    let mut late = HttpClient::new(server.rest, Some(delta_tests::ADMIN_KEY));
-    for n in 0..40 {
-        assert!(late.get(&format!("/entity/s/k{n}")).expect(200).text() == body);
-    }
-    late.get("/readyz").expect(200);
+    eventually("others are served again", || {
+        server.http().send("GET", "/entity/s/k39", &[], b"").is_ok_and(|response| response.status == 200)
+    });
     server.stop_cleanly();
     let server = TestServer::builder().data_dir(directory.path()).start();
-    server.http().get("/entity/s/k39").expect(200);
+    for n in 0..40 {
+        assert!(server.http().get(&format!("/entity/s/k{n}")).expect(200).text() == body);
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::{CloseReason, ConnectionId, ListenerId};
 use crate::limits;
 use crate::metrics::{Metrics, ShardMetrics};
 use crate::runtime::buffers::BUFFER_GROUP;
+use crate::runtime::preflight::connections_max;
 use crate::runtime::ring::{OperationKind, Ring, Token, cancel_entry};
 use io_uring::{opcode, types};
 use std::cell::RefCell;
@@ -54,6 +55,7 @@ pub(super) struct Table {
     pub connections: Vec<Connection>,
     free: Vec<u32>,
     pub open: usize,
+    connections_max: usize,
     touched: Vec<u32>,
     starved: Vec<u32>,
     pub buffers: SendBuffers,
@@ -73,6 +75,7 @@ pub(super) fn now_ms() -> u64 {
 
 impl Table {
     pub fn new(ring: Rc<Ring>, metrics: Arc<Metrics>, index: usize) -> Self {
+        let connections_max = connections_max(metrics.shards.len());
         Self {
             ring,
             metrics,
@@ -80,6 +83,7 @@ impl Table {
             connections: Vec::new(),
             free: Vec::new(),
             open: 0,
+            connections_max,
             touched: Vec::new(),
             starved: Vec::new(),
             buffers: SendBuffers::default(),
@@ -136,7 +140,7 @@ impl Table {
 
     /// Takes a slot for an accepted socket; gives the socket back when there is none.
     pub fn accept(&mut self, fd: OwnedFd) -> Result<ConnectionId, OwnedFd> {
-        if self.open >= limits::CONNECTIONS_MAX {
+        if self.open >= self.connections_max {
             return Err(fd);
         }
         let slot = self.free.pop().unwrap_or_else(|| {
