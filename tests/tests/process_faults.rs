@@ -113,17 +113,17 @@ fn clients_cannot_take_the_descriptors_that_the_log_needs() {
     assert!((20..200).contains(&count), "{count} of 500 connections are served by 400 descriptors");
     // Enough for the log to go through several segments.
     let body = format!("\"{}\"", filler(700 << 10, 1));
-    for n in 0..40 {
+    for n in 0..30 {
         early.put(&format!("/entity/s/k{n}"), &body).expect(201);
     }
     early.get("/readyz").expect(200);
     drop(crowd);
     eventually("others are served again", || {
-        server.http().send("GET", "/entity/s/k39", &[], b"").is_ok_and(|response| response.status == 200)
+        server.http().send("GET", "/entity/s/k29", &[], b"").is_ok_and(|response| response.status == 200)
     });
     server.stop_cleanly();
     let server = TestServer::builder().data_dir(directory.path()).start();
-    for n in 0..40 {
+    for n in 0..30 {
         assert!(server.http().get(&format!("/entity/s/k{n}")).expect(200).text() == body);
     }
 }
