@@ -242,7 +242,13 @@ impl<S: Read> Input<'_, S> {
 
     fn fill(&mut self) -> io::Result<usize> {
         let mut buffer = [0; 16 << 10];
-        let count = self.stream.read(&mut buffer)?;
+        // A process that was stopped and goes on finds its waits with a timeout interrupted.
+        let count = loop {
+            match self.stream.read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => break result?,
+            }
+        };
         self.bytes.extend_from_slice(&buffer[..count]);
         Ok(count)
     }
