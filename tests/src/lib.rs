@@ -6,7 +6,7 @@
 
 pub mod binary;
 pub mod cli;
-pub mod crowd;
+
 pub mod history;
 pub mod http;
 pub mod load;
@@ -16,6 +16,7 @@ pub mod mount;
 pub mod power;
 pub mod raw_wire;
 pub mod readme;
+pub mod recorded_crowd;
 pub mod server;
 pub mod sources;
 pub mod wall_clock;

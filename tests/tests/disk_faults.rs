@@ -1,9 +1,9 @@
 //! Disks that fail under load, on a real file system: what was acknowledged stays readable, what fails is said, and
 //! what can heal does.
 
-use delta_tests::crowd::{self, Crowd, Entities};
 use delta_tests::history::History;
 use delta_tests::power::{self, Faults, PoweredDisk, Survivors};
+use delta_tests::recorded_crowd::{self as crowd, Crowd, Entities};
 use delta_tests::{TestServer, eventually, filler};
 use std::path::Path;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! `kill -9` at random moments under mixed load, again and again on the same stores: whatever was answered before is
 //! there after, whatever was not is wholly there or wholly not, and versions go on rising.
 
-use delta_tests::crowd::{self, Crowd, Dice, Entities};
 use delta_tests::history::History;
+use delta_tests::recorded_crowd::{self as crowd, Crowd, Dice, Entities};
 use delta_tests::{ADMIN_KEY, HttpClient, TestServer, long};
 use std::path::Path;
 use std::sync::Arc;

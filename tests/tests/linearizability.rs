@@ -1,8 +1,8 @@
 //! Histories of the real server, recorded by concurrent clients of both protocols, are linearizable and their versions
 //! strictly rising: with several shards, small caches, and crashes in the middle.
 
-use delta_tests::crowd::{self, Crowd, Entities};
 use delta_tests::history::History;
+use delta_tests::recorded_crowd::{self as crowd, Crowd, Entities};
 use delta_tests::{TestServer, long};
 use std::sync::Arc;
 

@@ -1,9 +1,9 @@
 //! Power cuts below a real file system: what was acknowledged survives, whatever the disk had not flushed, and the
 //! disk itself is shown to lose what it should.
 
-use delta_tests::crowd::{self, Crowd, Dice, Entities};
 use delta_tests::history::History;
 use delta_tests::power::{self, Faults, PoweredDisk, Survivors};
+use delta_tests::recorded_crowd::{self as crowd, Crowd, Dice, Entities};
 use delta_tests::{TestServer, eventually, long};
 use rustix::fs::OFlags;
 use rustix::io::{ReadWriteFlags, pwritev2};

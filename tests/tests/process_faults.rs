@@ -1,9 +1,9 @@
 //! What befalls a process: it is stopped and goes on, its wall clock jumps, it runs out of descriptors, its memory is
 //! limited. Nothing acknowledged is lost by any of it, and what recovers does so by itself.
 
-use delta_tests::crowd::{self, Crowd, Entities};
 use delta_tests::history::History;
 use delta_tests::memory_group::MemoryGroup;
+use delta_tests::recorded_crowd::{self as crowd, Crowd, Entities};
 use delta_tests::wall_clock::WallClock;
 use delta_tests::{TestServer, eventually, filler, http, long};
 use delta_wire::Condition;

@@ -4,7 +4,7 @@
 //! It can also fail: refuse reads, writes or flushes with an I/O error, lose its power at the n-th write or flush from
 //! now, or, to prove that a test would see it, acknowledge flushes that it does not carry out.
 
-use crate::crowd::Dice;
+use crate::recorded_crowd::Dice;
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
 use std::io;
