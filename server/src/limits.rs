@@ -53,8 +53,20 @@ pub const PAGE_BYTES_MAX: usize = 8 << 20;
 
 /// Connections of one shard.
 pub const CONNECTIONS_MAX: usize = 16 * 1024;
+/// Connections of one shard beyond those, which are told that there is no room and closed.
+pub const CONNECTIONS_TURNED_AWAY_MAX: usize = 256;
 /// Output bytes a connection may owe before its receiving is paused.
 pub const OUTPUT_BYTES_MAX: usize = 4 << 20;
+/// The same while the output of all connections of the shard holds as much as it may.
+pub const OUTPUT_BYTES_MIN: usize = 64 << 10;
+/// Memory that the output of all connections of a shard may hold. The more of it is held, the less each may owe; when
+/// all is, large replies are refused.
+pub const OUTPUT_BYTES_SHARD_MAX: usize = 256 << 20;
+/// Input of all wire connections of a shard that waits for the rest of its frame, or for output to be read; and as much
+/// again for the bodies of HTTP requests. When more does, connections that hold much of it are refused.
+pub const INPUT_BYTES_SHARD_MAX: usize = 256 << 20;
+/// Input that any connection may have waiting, whatever the others do.
+pub const INPUT_BYTES_MIN: usize = 64 << 10;
 /// Requests of one connection that may wait for their outcome.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 4096;
 /// A document larger than this is sent from the cache's own memory instead of being copied.
@@ -103,4 +115,7 @@ const _: () = assert!(CHECKPOINT_DUE_BYTES / SEGMENT_BYTES_MAX < SEGMENTS_WITHOU
 const _: () = assert!(SHARDS_MAX <= SLOTS);
 const _: () = assert!(TEMPLATE_BYTES_MAX <= BODY_BYTES_DEFAULT);
 const _: () = assert!(PAGE_ENTRIES_DEFAULT <= PAGE_ENTRIES_MAX);
-const _: () = assert!(COPY_BYTES_MAX < OUTPUT_BYTES_MAX);
+const _: () = assert!(COPY_BYTES_MAX < OUTPUT_BYTES_MIN);
+const _: () = assert!(OUTPUT_BYTES_MIN < OUTPUT_BYTES_MAX);
+const _: () = assert!(OUTPUT_BYTES_MAX + PAGE_BYTES_MAX <= OUTPUT_BYTES_SHARD_MAX);
+const _: () = assert!(BODY_BYTES_CEILING + FRAME_OVERHEAD_BYTES_MAX <= INPUT_BYTES_SHARD_MAX);

@@ -6,7 +6,8 @@
 
 pub mod binary;
 pub mod cli;
-
+pub mod crowd;
+pub mod fuzz;
 pub mod history;
 pub mod http;
 pub mod load;

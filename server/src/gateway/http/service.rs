@@ -63,7 +63,7 @@ pub async fn answer<A: Api, C: Clock>(
     pace.request_begins();
     let started_ns = pace.now_ns();
     let (parts, body) = request.into_parts();
-    let mut body = RequestBody::new(body);
+    let mut body = RequestBody::new(body, gateway.bodies_bytes.clone());
     let mut metric = METRIC_OTHER;
     let handled = {
         // Pinned first, so that wrapping it moves a pointer and not the whole future.

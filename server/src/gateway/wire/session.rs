@@ -50,6 +50,8 @@ pub struct Session {
     pub in_flight: usize,
     /// What one of them may bring: the largest delayed reply of late, in bytes.
     pub reply_bytes_expected: usize,
+    /// What of the shard's waiting input it was counted to have.
+    pub input_counted: usize,
     /// Receiving was stopped because too many were in flight.
     pub paused: bool,
     /// The peer sends no more, or nothing more is taken from it: closed once nothing is in flight.
@@ -87,6 +89,7 @@ impl Connection {
             principal: None,
             in_flight: 0,
             reply_bytes_expected: REPLY_BYTES_EXPECTED_FIRST,
+            input_counted: 0,
             paused: false,
             input_ended: false,
             refused: false,

@@ -13,7 +13,7 @@ use super::{CloseReason, ConnectionId, ListenerId};
 use crate::limits;
 use crate::metrics::{Metrics, ShardMetrics};
 use crate::runtime::buffers::BUFFER_GROUP;
-use crate::runtime::preflight::connections_max;
+use crate::runtime::preflight::{connections_max, turned_away_max};
 use crate::runtime::ring::{OperationKind, Ring, Token, cancel_entry};
 use io_uring::{opcode, types};
 use std::cell::RefCell;
@@ -32,6 +32,7 @@ const TICK_MS: Range<u64> = 10..250;
 
 /// What the service is told after the table was left alone.
 pub(super) enum Pending {
+    Expired(ConnectionId),
     Drained(ConnectionId),
     Closed(ConnectionId, CloseReason),
 }
@@ -56,6 +57,8 @@ pub(super) struct Table {
     free: Vec<u32>,
     pub open: usize,
     connections_max: usize,
+    /// Memory that the output of all connections holds.
+    pub held_bytes: usize,
     touched: Vec<u32>,
     starved: Vec<u32>,
     pub buffers: SendBuffers,
@@ -84,6 +87,7 @@ impl Table {
             free: Vec::new(),
             open: 0,
             connections_max,
+            held_bytes: 0,
             touched: Vec::new(),
             starved: Vec::new(),
             buffers: SendBuffers::default(),
@@ -138,9 +142,11 @@ impl Table {
         taken.map(|(connection, slot)| ConnectionId { slot, generation: connection.generation }).collect()
     }
 
-    /// Takes a slot for an accepted socket; gives the socket back when there is none.
-    pub fn accept(&mut self, fd: OwnedFd) -> Result<ConnectionId, OwnedFd> {
-        if self.open >= self.connections_max {
+    /// Takes a slot for an accepted socket, and says whether it is one of those to be turned away; gives the socket
+    /// back when there are too many even of them.
+    pub fn accept(&mut self, fd: OwnedFd) -> Result<(ConnectionId, bool), OwnedFd> {
+        let turned_away = self.open >= self.connections_max;
+        if self.open >= self.connections_max + turned_away_max(self.connections_max) {
             return Err(fd);
         }
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -153,7 +159,7 @@ impl Table {
         self.open += 1;
         self.figures().connections.set(self.open as u64);
         self.touch(slot);
-        Ok(ConnectionId { slot, generation })
+        Ok((ConnectionId { slot, generation }, turned_away))
     }
 
     pub fn lend(&mut self, id: ConnectionId) -> Option<Vec<u8>> {
@@ -187,8 +193,10 @@ impl Table {
     }
 
     fn output_grew(&mut self, slot: u32) {
+        self.count_held(slot);
+        let bytes_max = self.output_bytes_max();
         let connection = &mut self.connections[slot as usize];
-        if connection.outbox.owed_bytes() > limits::OUTPUT_BYTES_MAX {
+        if connection.outbox.owed_bytes() > bytes_max {
             connection.throttled = true;
         }
         self.touch(slot);
@@ -305,6 +313,8 @@ impl Table {
     fn settle_end(&mut self, slot: u32) {
         let connection = &mut self.connections[slot as usize];
         connection.outbox.discard_filling(&mut self.buffers);
+        self.count_held(slot);
+        let connection = &mut self.connections[slot as usize];
         if connection.operations == 0 {
             return self.release(slot);
         }
@@ -323,6 +333,8 @@ impl Table {
         let id = ConnectionId { slot, generation: connection.generation };
         let reason = connection.reason;
         connection.outbox.discard(&mut self.buffers);
+        self.count_held(slot);
+        let connection = &mut self.connections[slot as usize];
         connection.phase = Phase::Free;
         connection.alarm_ms = NEVER_MS;
         if let Some(stream) = connection.stream.take() {
@@ -450,10 +462,15 @@ impl Table {
                 self.ensure_alarm(slot);
                 continue;
             }
-            if connection.phase != Phase::Lingering {
+            if connection.phase != Phase::Lingering && !connection.expired {
                 self.metrics.shards[self.index].connections_timed_out.add(1);
             }
-            self.connections[slot as usize].end(CloseReason::Timeout);
+            if self.connections[slot as usize].expire(now_ms) {
+                self.pending.push(Pending::Expired(ConnectionId { slot, generation }));
+                self.ensure_alarm(slot);
+            } else {
+                self.connections[slot as usize].end(CloseReason::Timeout);
+            }
             self.touch(slot);
         }
         for listener in &mut self.listeners {

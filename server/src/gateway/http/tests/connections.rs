@@ -2,7 +2,10 @@
 
 use super::fake_api::{BODY_BYTES_MAX, KEY};
 use super::harness::{Answer, Client, request};
-use crate::limits::{HELLO_TIMEOUT_MS, HTTP_HEAD_BYTES_MAX, IDLE_TIMEOUT_MS, REQUEST_TIMEOUT_MS, SEND_TIMEOUT_MS};
+use crate::limits::{
+    HELLO_TIMEOUT_MS, HTTP_HEAD_BYTES_MAX, IDLE_TIMEOUT_MS, INPUT_BYTES_MIN, INPUT_BYTES_SHARD_MAX, REQUEST_TIMEOUT_MS,
+    SEND_TIMEOUT_MS,
+};
 
 fn keyed(method: &str, target: &str, more: &[&str], body: &str) -> String {
     let key = format!("authorization: Bearer {KEY}");
@@ -45,6 +48,24 @@ fn heads_that_cannot_be_parsed_get_a_problem_document() {
         client.end();
         assert!(client.is_closed(), "{what}");
     }
+}
+
+#[test]
+fn a_head_that_ends_within_is_answered_400() {
+    let mut client = Client::new();
+    client.send("GET /entity/s/k HTTP/1.1\r\nhost: a\r\nx");
+    client.end();
+    assert_eq!(only(&mut client).status, 400);
+    assert!(client.is_closed());
+}
+
+#[test]
+fn who_finds_no_room_is_told_when_to_try_again() {
+    let client = Client::new();
+    let answer = Answer::all(&client.gateway.turned_away(), false).remove(0);
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    assert_eq!(answer.json()["error"], "overloaded");
+    assert_eq!(answer.header("connection"), Some("close"));
 }
 
 #[test]
@@ -147,6 +168,26 @@ fn a_body_that_dribbles_in_is_answered_408() {
     client.advance(10_000);
     assert!(client.is_closed());
     assert_eq!(client.api.calls.get(), 0);
+}
+
+#[test]
+fn bodies_are_bounded_over_all_connections_and_only_large_ones_are_refused() {
+    let mut client = Client::new();
+    let others = INPUT_BYTES_SHARD_MAX - 10_000;
+    client.gateway.bodies_bytes.set(others);
+    let large = format!("\"{}\"", "x".repeat(INPUT_BYTES_MIN + 1000));
+    let small = format!("\"{}\"", "x".repeat(INPUT_BYTES_MIN - 1000));
+    client.send(keyed("PUT", "/entity/s/small", &["content-type: application/json"], &small));
+    assert_eq!(only(&mut client).status, 201);
+    assert_eq!(client.gateway.bodies_bytes.get(), others, "what was read is given back");
+    let request = keyed("PUT", "/entity/s/large", &["content-type: application/json"], &large);
+    let (head, body) = request.split_at(request.len() - large.len());
+    client.send(head);
+    body.as_bytes().chunks(4000).for_each(|piece| client.send(piece));
+    let answer = only(&mut client);
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    client.end();
+    assert_eq!(client.gateway.bodies_bytes.get(), others);
 }
 
 #[test]

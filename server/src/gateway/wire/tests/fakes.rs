@@ -4,6 +4,7 @@ use crate::auth::Principal;
 use crate::command::{Command, ErrorCode, Failure, Outcome, Ticket};
 use crate::gateway::api::{Api, Health};
 use crate::gateway::wire::{WireGateway, WireIdentity, WireOutput};
+use crate::limits::{OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN};
 use crate::metrics::Metrics;
 use crate::routing::Topology;
 use crate::runtime::net::ConnectionId;
@@ -68,6 +69,7 @@ pub struct Socket {
     pub sent: Vec<u8>,
     pub shared_sends: usize,
     pub unsent_bytes: usize,
+    pub all_owe_too_much: bool,
     pub paused: bool,
     pub closed: bool,
     pub deadlines: Vec<Option<Duration>>,
@@ -95,6 +97,10 @@ impl WireOutput for FakeNet {
     }
     fn output_bytes(&self, id: ConnectionId) -> usize {
         self.with(id, |socket| socket.unsent_bytes)
+    }
+    fn output_bytes_max(&self) -> usize {
+        let crowded = self.0.borrow().values().any(|socket| socket.all_owe_too_much);
+        if crowded { OUTPUT_BYTES_MIN } else { OUTPUT_BYTES_MAX }
     }
     fn pause(&self, id: ConnectionId) {
         self.with(id, |socket| socket.paused = true);
