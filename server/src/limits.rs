@@ -29,6 +29,8 @@ pub const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 pub const SEGMENT_BYTES_FIRST: u64 = 4 << 20;
 /// Log bytes after which a checkpoint is due.
 pub const CHECKPOINT_DUE_BYTES: u64 = 1 << 30;
+/// Segments that no checkpoint covers, after which one is due whatever they hold.
+pub const SEGMENTS_WITHOUT_CHECKPOINT_MAX: usize = 64;
 /// Sealed checkpoint chunk, before its tag: archiving and sealing one holds the shard for some 50 µs. Chunks carry
 /// their length, so files with chunks of another size are read all the same.
 pub const CHECKPOINT_CHUNK_BYTES: usize = 64 << 10;
@@ -127,6 +129,7 @@ const _: () = assert!(BODY_BYTES_DEFAULT <= BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX as u64 * 4 <= SEGMENT_BYTES_MAX);
 const _: () = assert!(BODY_BYTES_DEFAULT <= BODY_BYTES_CEILING);
 const _: () = assert!(SEGMENT_BYTES_FIRST <= SEGMENT_BYTES_MAX);
+const _: () = assert!(CHECKPOINT_DUE_BYTES / SEGMENT_BYTES_MAX < SEGMENTS_WITHOUT_CHECKPOINT_MAX as u64);
 const _: () = assert!(SHARDS_MAX <= SLOTS);
 const _: () = assert!(SCRUB_PASS_SPREAD_MS * 2 <= SCRUB_INTERVAL_MS);
 const _: () = assert!(SCRUB_MIB_PER_S_DEFAULT <= SCRUB_MIB_PER_S_MAX);

@@ -9,6 +9,8 @@ pub struct HttpClient {
     address: SocketAddr,
     key: Option<String>,
     stream: Option<TcpStream>,
+    /// Whether a second connection may be made when the first is gone.
+    reconnects: bool,
     /// Bytes received beyond the last response.
     ahead: Vec<u8>,
 }
@@ -65,7 +67,14 @@ impl Response {
 impl HttpClient {
     /// Connects at the first request.
     pub fn new(address: SocketAddr, key: Option<&str>) -> Self {
-        Self { address, key: key.map(str::to_owned), stream: None, ahead: Vec::new() }
+        Self { address, key: key.map(str::to_owned), stream: None, reconnects: true, ahead: Vec::new() }
+    }
+
+    /// Connects now, and never again: once the connection is gone, nothing is sent and requests fail with
+    /// `NotConnected`. Another server may listen at the address by then.
+    pub fn on_one_connection(self) -> Self {
+        let stream = connect(self.address).expect("the server accepts");
+        Self { stream: Some(stream), reconnects: false, ..self }
     }
 
     /// GET; panics when no response comes.
@@ -121,6 +130,7 @@ impl HttpClient {
     pub fn exchange(&mut self, request: &[u8], head_only: bool) -> io::Result<Response> {
         let mut stream = match self.stream.take() {
             Some(stream) if is_open(&stream) => stream,
+            _ if !self.reconnects => return Err(io::ErrorKind::NotConnected.into()),
             _ => {
                 self.ahead.clear();
                 connect(self.address)?
@@ -232,7 +242,13 @@ impl<S: Read> Input<'_, S> {
 
     fn fill(&mut self) -> io::Result<usize> {
         let mut buffer = [0; 16 << 10];
-        let count = self.stream.read(&mut buffer)?;
+        // A process that was stopped and goes on finds its waits with a timeout interrupted.
+        let count = loop {
+            match self.stream.read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => break result?,
+            }
+        };
         self.bytes.extend_from_slice(&buffer[..count]);
         Ok(count)
     }

@@ -21,6 +21,7 @@ pub struct ServerBuilder {
     working_dir: Option<PathBuf>,
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
+    launcher: Vec<String>,
     own_key: bool,
     own_addresses: bool,
 }
@@ -82,6 +83,12 @@ impl ServerBuilder {
         self
     }
 
+    /// Through another command, which must become what follows it on its command line.
+    pub fn launcher(mut self, command: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.launcher = command.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// Lets the server make its own admin key.
     pub fn own_key(mut self) -> Self {
         self.own_key = true;
@@ -130,7 +137,14 @@ impl ServerBuilder {
     }
 
     fn command(&self, data_dir: &Path) -> Command {
-        let mut command = Command::new(binary::deltadb());
+        let mut command = match self.launcher.split_first() {
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(binary::deltadb());
+                command
+            }
+            None => Command::new(binary::deltadb()),
+        };
         clean_environment(&mut command);
         command.arg("serve");
         match &self.working_dir {

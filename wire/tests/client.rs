@@ -323,3 +323,42 @@ fn a_shard_that_cannot_be_reached_is_served_by_the_primary() {
     }
     assert_eq!(server.count(Body::Put), 20);
 }
+
+#[test]
+fn a_request_whose_route_went_while_others_were_opened_is_not_taken_for_done() {
+    // The primary comes back with other slot ranges, which ends the link to the shard that a request was meant for.
+    let key_in = |slots: std::ops::RangeInclusive<u8>| {
+        (0..).map(|number: u32| number.to_string()).find(|key| slots.contains(&slot_of(5, "s", key))).unwrap()
+    };
+    let (of_primary, of_shard) = (key_in(0..=80), key_in(120..=255));
+    for reconnect in [Reconnect::never(), Reconnect::default()] {
+        let shard = FakeServer::bind();
+        let topology = |cut: u8| Topology {
+            hash_seed: 5,
+            shard: 0,
+            shards: vec![(0, cut, None), (cut + 1, 255, Some(shard.address))],
+        };
+        let primary = FakeServer::bind().serve_changing(vec![topology(99), topology(89)], |frame, peer| {
+            obliging(frame, peer);
+            if peer.number == 0 { Then::Close } else { Then::Continue }
+        });
+        let of_the_shard = topology(99);
+        let shard = shard.serve(of_the_shard, obliging);
+        let mut client =
+            Client::connect(ClientOptions { shard_aware: true, reconnect, ..options(primary.address) }).unwrap();
+        client.get("s", &of_shard).unwrap();
+        client.ping().unwrap();
+        assert_eq!(primary.closed.recv(), Ok(0));
+        let mut pipeline = client.pipeline();
+        pipeline.put("s", &of_shard, b"1", Condition::None);
+        pipeline.put("s", &of_primary, b"1", Condition::None);
+        let results = pipeline.run();
+        let sent = shard.count(Body::Put);
+        match &results[0] {
+            Ok(Reply::Written(_)) => assert_eq!(sent, 1),
+            Err(ClientError::Connection { .. }) => assert_eq!((sent, reconnect), (0, Reconnect::never())),
+            other => panic!("a write that was not sent came to {other:?}"),
+        }
+        assert!(matches!(results[1], Ok(Reply::Written(_))), "{:?}", results[1]);
+    }
+}

@@ -4,6 +4,7 @@
 //! for this process.
 #![allow(unsafe_code)]
 
+use crate::limits::{CONNECTIONS_MAX, CONNECTIONS_TURNED_AWAY_MAX};
 use io_uring::{IoUring, Probe, opcode};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
@@ -130,6 +131,20 @@ pub fn raise_descriptor_limit(connections: u64, connections_min: u64) -> Result<
         return Err(PreflightError::Descriptors { limit, needed });
     }
     Ok(limit)
+}
+
+/// Connections that each of so many shards may hold: what the limit on open files leaves when files, listeners and
+/// rings have theirs. Clients must not be able to take the descriptor that the next segment needs.
+pub fn connections_max(shards: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let left = limit.saturating_sub(DESCRIPTORS_BESIDE_CONNECTIONS) / shards.max(1) as u64;
+    let left = usize::try_from(left).unwrap_or(usize::MAX);
+    (left - turned_away_max(left)).clamp(1, CONNECTIONS_MAX)
+}
+
+/// Connections beyond so many that are told that there is no room.
+pub fn turned_away_max(connections: usize) -> usize {
+    CONNECTIONS_TURNED_AWAY_MAX.min(connections / 8)
 }
 
 /// Keeps secrets in this process: no core dump, and no other process of this user may look inside.

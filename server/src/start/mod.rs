@@ -18,7 +18,7 @@ use crate::auth::Authenticator;
 use crate::config::{Config, SecretSource};
 use crate::exit::ExitStatus;
 use crate::gateway::health::Board;
-use crate::limits::CONNECTIONS_MAX;
+use crate::limits::{CONNECTIONS_MAX, CONNECTIONS_TURNED_AWAY_MAX};
 use crate::mailbox::Mailboxes;
 use crate::metrics::Metrics;
 use crate::routing::Topology;
@@ -148,7 +148,8 @@ fn machine(config: &Config) -> Result<Placement, StartError> {
         StartError::new(ExitStatus::Failure, format!("the CPUs of this process cannot be read: {error}"))
     })?;
     let shards = config.shards.unwrap_or(placement.available_cpus()) as u64;
-    preflight::raise_descriptor_limit(CONNECTIONS_MAX as u64 * shards, CONNECTIONS_MIN).map_err(refused)?;
+    preflight::raise_descriptor_limit((CONNECTIONS_MAX + CONNECTIONS_TURNED_AWAY_MAX) as u64 * shards, CONNECTIONS_MIN)
+        .map_err(refused)?;
     Ok(placement)
 }
 

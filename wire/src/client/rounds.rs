@@ -10,8 +10,16 @@ use std::hash::{BuildHasher, RandomState};
 
 /// One result a request, in order.
 pub fn run(router: &mut Router, requests: &[Request<'_>]) -> Vec<Result<Reply, ClientError>> {
-    let mut results: Vec<_> = requests.iter().map(|request| check_size(router, request)).collect();
-    let mut waiting: Vec<usize> = (0..requests.len()).filter(|position| results[*position].is_ok()).collect();
+    let mut waiting = Vec::with_capacity(requests.len());
+    let mut results = Vec::with_capacity(requests.len());
+    for (position, request) in requests.iter().enumerate() {
+        // Whoever is not sent has failed: no request is taken for done that was not answered.
+        let refused = check_size(router, request);
+        if refused.is_none() {
+            waiting.push(position);
+        }
+        results.push(Err(refused.unwrap_or_else(|| unsent(router))));
+    }
     let reconnect = router.options().reconnect;
     for retry in 0..=reconnect.retries_max {
         if waiting.is_empty() {
@@ -26,17 +34,21 @@ pub fn run(router: &mut Router, requests: &[Request<'_>]) -> Vec<Result<Reply, C
     results
 }
 
-/// Too large is refused here: the server would end the connection over it. The reply is a placeholder.
-fn check_size(router: &Router, request: &Request<'_>) -> Result<Reply, ClientError> {
+/// What a request comes to for which there was no connection in the end.
+fn unsent(router: &Router) -> ClientError {
+    let address = router.options().address.to_string();
+    ClientError::Connection { address, reason: "the connection was lost before the request was sent".into() }
+}
+
+/// Too large is refused here: the server would end the connection over it.
+fn check_size(router: &Router, request: &Request<'_>) -> Option<ClientError> {
     let limits = router.welcome().limits;
     let sizes = [
         (request.document_bytes(), limits.document_bytes as usize),
         (request.size_bytes_estimate(), limits.frame_bytes as usize),
     ];
-    match sizes.into_iter().find(|(size_bytes, size_bytes_max)| size_bytes > size_bytes_max) {
-        Some((size_bytes, size_bytes_max)) => Err(ClientError::TooLarge { size_bytes, size_bytes_max }),
-        None => Ok(Reply::Pong),
-    }
+    let over = sizes.into_iter().find(|(size_bytes, size_bytes_max)| size_bytes > size_bytes_max);
+    over.map(|(size_bytes, size_bytes_max)| ClientError::TooLarge { size_bytes, size_bytes_max })
 }
 
 /// Sends every waiting request once; gives those that may be tried again, their last error standing in `results`.
@@ -75,9 +87,16 @@ fn round(
         }
     }
     for (route, batch) in &batches {
-        if let Some(link) = router.link(*route) {
-            batch.iter().for_each(|position| link.queue(&requests[*position]));
-            link.start();
+        match router.link(*route) {
+            Some(link) => {
+                batch.iter().for_each(|position| link.queue(&requests[*position]));
+                link.start();
+            }
+            // Opening a later route ended this one: the primary came back with other shards, or not at all.
+            None => {
+                again.extend(batch);
+                batch.iter().for_each(|position| results[*position] = Err(unsent(router)));
+            }
         }
     }
     let timeout = router.options().request_timeout;

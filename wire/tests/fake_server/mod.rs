@@ -85,12 +85,22 @@ impl Bound {
         topology: Topology,
         script: impl Fn(&Frame<'_>, &mut Peer) -> Then + Send + Sync + 'static,
     ) -> FakeServer {
+        self.serve_changing(vec![topology], script)
+    }
+
+    /// Every connection is told its own topology; those beyond the last, the last.
+    pub fn serve_changing(
+        self,
+        topologies: Vec<Topology>,
+        script: impl Fn(&Frame<'_>, &mut Peer) -> Then + Send + Sync + 'static,
+    ) -> FakeServer {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (closing, closed) = channel();
         let (server_seen, script) = (seen.clone(), Arc::new(script));
         std::thread::spawn(move || {
             for (number, stream) in self.listener.incoming().enumerate() {
-                let (seen, script, topology) = (server_seen.clone(), script.clone(), topology.clone());
+                let (seen, script) = (server_seen.clone(), script.clone());
+                let topology = topologies[number.min(topologies.len() - 1)].clone();
                 let (stream, closing) = (stream.unwrap(), closing.clone());
                 std::thread::spawn(move || {
                     converse(stream, number, &topology, &seen, &*script);

@@ -13,6 +13,7 @@ use super::{CloseReason, ConnectionId, ListenerId};
 use crate::limits;
 use crate::metrics::{Metrics, ShardMetrics};
 use crate::runtime::buffers::BUFFER_GROUP;
+use crate::runtime::preflight::{connections_max, turned_away_max};
 use crate::runtime::ring::{OperationKind, Ring, Token, cancel_entry};
 use io_uring::{opcode, types};
 use std::cell::RefCell;
@@ -55,6 +56,7 @@ pub(super) struct Table {
     pub connections: Vec<Connection>,
     free: Vec<u32>,
     pub open: usize,
+    connections_max: usize,
     /// Memory that the output of all connections holds.
     pub held_bytes: usize,
     touched: Vec<u32>,
@@ -76,6 +78,7 @@ pub(super) fn now_ms() -> u64 {
 
 impl Table {
     pub fn new(ring: Rc<Ring>, metrics: Arc<Metrics>, index: usize) -> Self {
+        let connections_max = connections_max(metrics.shards.len());
         Self {
             ring,
             metrics,
@@ -83,6 +86,7 @@ impl Table {
             connections: Vec::new(),
             free: Vec::new(),
             open: 0,
+            connections_max,
             held_bytes: 0,
             touched: Vec::new(),
             starved: Vec::new(),
@@ -141,8 +145,8 @@ impl Table {
     /// Takes a slot for an accepted socket, and says whether it is one of those to be turned away; gives the socket
     /// back when there are too many even of them.
     pub fn accept(&mut self, fd: OwnedFd) -> Result<(ConnectionId, bool), OwnedFd> {
-        let turned_away = self.open >= limits::CONNECTIONS_MAX;
-        if self.open >= limits::CONNECTIONS_MAX + limits::CONNECTIONS_TURNED_AWAY_MAX {
+        let turned_away = self.open >= self.connections_max;
+        if self.open >= self.connections_max + turned_away_max(self.connections_max) {
             return Err(fd);
         }
         let slot = self.free.pop().unwrap_or_else(|| {

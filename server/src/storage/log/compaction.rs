@@ -12,6 +12,7 @@ use super::scan::{Scanner, Step, Window};
 use super::segment::SegmentState;
 use super::segment_writer::SegmentWriter;
 use super::state::{LogStorage, SegmentOf, State};
+use crate::limits::SEGMENTS_WITHOUT_CHECKPOINT_MAX;
 use crate::runtime::platform::{Platform, Spawn};
 use crate::sabotage::{Sabotage, is_on};
 
@@ -54,9 +55,14 @@ impl<P: Platform> LogStorage<P> {
         self.state.borrow().check_writable().map_err(|_| Interrupt::Stopped)
     }
 
-    /// On a full disk, or while old keys are in use, segments should not have to wait for the next checkpoint.
+    /// On a full disk, while old keys are in use, or when there are many, segments should not have to wait for the next
+    /// checkpoint. Many there are when a server is killed again and again: each start begins a new one.
     fn checkpoint_would_help(&self) -> bool {
         let state = self.state.borrow();
+        let waiting = state.segments.iter().filter(|segment| is_finished(segment) && !is_covered(&state, segment));
+        if waiting.count() > SEGMENTS_WITHOUT_CHECKPOINT_MAX {
+            return true;
+        }
         let key_id = state.keyring.active().id();
         state.segments.iter().any(|segment| {
             let wanted = (state.out_of_space && segment.is_sparse()) || segment.header.key_id != key_id;

@@ -137,9 +137,9 @@ impl<P: Platform> LogStorage<P> {
         self.remove_unlisted().await
     }
 
-    /// What lies behind the recorded end of a segment that was recovered goes: the process that might still have
-    /// written there is long gone.
-    async fn cut_recovered_segments(&self) -> Result<(), Interrupt> {
+    /// What lies behind the recorded end of a segment that was recovered goes. The manifest in force must tell of the
+    /// end: should a last write of the killed process still land behind it, nobody reads that.
+    pub(super) async fn cut_recovered_segments(&self) -> Result<(), Interrupt> {
         let listed = self.state.borrow().segments.listed();
         for segment in listed {
             let Some(end) = segment.end.get().filter(|end| !end.footer && segment.capacity.get() > end.offset) else {

@@ -129,7 +129,13 @@ impl<P: Platform> LogStorage<P> {
             published = self.publish_manifest(false).await;
         }
         match published {
-            Ok(()) => self.remove_leftovers(None).await,
+            Ok(()) => {
+                self.remove_leftovers(None).await?;
+                // A server that is killed again and again must not fill the disk with what it did not write. A
+                // failure poisons, like that of the manifest.
+                let _ = self.cut_recovered_segments().await;
+                Ok(())
+            }
             Err(_) if found.is_some() => Ok(()),
             Err(interrupt) => {
                 let path = self.directory.join(MANIFEST_NAME);

@@ -103,3 +103,37 @@ fn a_shard_that_must_be_there_but_has_no_manifest_is_a_lost_one() {
     assert_eq!(damage.file, fixture.path("MANIFEST"));
     assert!(fixture.platform.disk.paths().is_empty(), "something was made for it");
 }
+
+/// Killed again and again, a server must not fill the disk with segments that it did not fill.
+#[test]
+fn kills_leave_no_more_on_disk_than_was_written() {
+    let mut fixture = Fixture::new();
+    let log = fixture.open();
+    fixture.put(&log, "s", "first", b"1");
+    let path = fixture.path("1.seg");
+    let at_work = fixture.platform.disk.get(&path).len();
+    drop(log);
+    fixture.restart_on(fixture.platform.disk.after_kill());
+    drop(fixture.open());
+    let recovered = fixture.platform.disk.get(&path).len();
+    assert!(recovered * 2 < at_work, "{recovered} of {at_work} bytes are left of a segment with one record");
+    fixture.power_failure();
+    fixture.check(&fixture.open());
+}
+
+#[test]
+fn segments_that_kills_leave_are_merged_however_little_they_hold() {
+    let mut fixture = Fixture::new();
+    let kills = 2 * crate::limits::SEGMENTS_WITHOUT_CHECKPOINT_MAX;
+    for kill in 0..kills {
+        let log = fixture.open();
+        fixture.put(&log, "s", &format!("k{}", kill % 5), b"1");
+        fixture.settle();
+        drop(log);
+        fixture.restart_on(fixture.platform.disk.after_kill());
+    }
+    let names = fixture.platform.disk.paths();
+    let segments = names.iter().filter(|path| path.extension().is_some_and(|extension| extension == "seg")).count();
+    assert!(segments < kills - 20, "{segments} segments are left of {kills} kills");
+    fixture.check(&fixture.open());
+}
