@@ -1,5 +1,5 @@
-//! What checking one document of 400 bytes costs: parsing alone, parsing and validating on the tape, and the same with
-//! a tree of `serde_json::Value` for comparison.
+//! What checking one document of 400 bytes costs: parsing alone, parsing and validating on the tape, and for
+//! comparison `serde_json` alone, and validating on its tree.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use deltadb::schema::{Checker, JsonParser, Template};
@@ -56,6 +56,12 @@ fn validate(criterion: &mut Criterion) {
     group.bench_function("parse", |bencher| bencher.iter(|| parser.check(black_box(&document)).is_ok()));
     group.bench_function("parse_and_validate_on_tape", |bencher| {
         bencher.iter(|| checker.check(Some(&template), black_box(&document)).is_ok())
+    });
+    group.bench_function("serde_json_alone", |bencher| {
+        bencher.iter(|| serde_json::from_slice::<Value>(black_box(&document)).is_ok())
+    });
+    group.bench_function("serde_json_alone_without_a_tree", |bencher| {
+        bencher.iter(|| serde_json::from_slice::<serde::de::IgnoredAny>(black_box(&document)).is_ok())
     });
     group.bench_function("parse_and_validate_as_tree", |bencher| {
         bencher.iter(|| tree.is_valid(&serde_json::from_slice::<Value>(black_box(&document)).expect("JSON")))

@@ -111,6 +111,15 @@ fn framing(criterion: &mut Criterion) {
             }
         });
     });
+    group.bench_function("16_gets_decoded_and_verified", |bencher| {
+        let mut decoder = FrameDecoder::new();
+        bencher.iter(|| {
+            let mut input = black_box(&stream[..]);
+            while let Some(frame) = decoder.next(&mut input, 1 << 20).unwrap() {
+                black_box(read_frame(frame).unwrap().body_as_get());
+            }
+        });
+    });
     group.finish();
 }
 

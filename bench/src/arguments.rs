@@ -17,6 +17,8 @@ pub enum Command {
     Run(Box<RunFlags>),
     /// Start our server and its peers, and load them in alternating rounds
     Compare(Box<CompareFlags>),
+    /// Measure the floors of this machine: bare servers, the device and the cipher alone
+    Limits(Box<CompareFlags>),
 }
 
 /// A protocol.
@@ -125,15 +127,20 @@ pub struct CompareFlags {
     /// Servers to compare [default: all that are installed]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub peers: Vec<String>,
-    /// Questions to put: put-50, put-1, put-50x16, get-50, get-1, get-50x16, get-paced, put-paced, ways-get, ways-put
-    /// [default: all]
+    /// Questions to put, by name; a wrong name lists them all [default: all but the large ones]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub questions: Vec<String>,
+    /// Also put the large questions (maintenance, ten-million): minutes, and some 12 GB of disk and memory
+    #[arg(long)]
+    pub large: bool,
+    /// Entities of the question ten-million
+    #[arg(long, default_value_t = 10_000_000, value_name = "N")]
+    pub large_keys: u64,
     /// Rounds each server is asked in, alternating
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub rounds: usize,
     /// Time measured in each round
-    #[arg(long, default_value_t = 3.0, value_name = "N")]
+    #[arg(long, default_value_t = 2.0, value_name = "N")]
     pub seconds: f64,
     /// Time before it, in seconds
     #[arg(long, default_value_t = 0.5, value_name = "N")]
@@ -145,7 +152,7 @@ pub struct CompareFlags {
     #[arg(long, default_value_t = 10_000, value_name = "N")]
     pub keys: u64,
     /// Requests per second of the paced questions
-    #[arg(long, default_value_t = 20_000.0, value_name = "N")]
+    #[arg(long, default_value_t = 40_000.0, value_name = "N")]
     pub fixed_rate: f64,
     /// CPUs the servers run on [default: the first one allowed]
     #[arg(long, value_name = "LIST")]

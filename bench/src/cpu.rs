@@ -8,6 +8,20 @@ use std::time::Duration;
 /// CPU time that processes and all their living descendants have used.
 pub fn used(pids: &[u32]) -> Result<Duration> {
     let all = processes();
+    for pid in pids {
+        ensure!(all.iter().any(|(found, _, _)| found == pid), "there is no process {pid}; check --server-pid");
+    }
+    let family = family_among(&all, pids);
+    let ticks: u64 = all.iter().filter(|(pid, _, _)| family.contains(pid)).map(|(_, _, ticks)| ticks).sum();
+    Ok(Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second() as f64))
+}
+
+/// These processes and all their living descendants.
+pub fn family(pids: &[u32]) -> Vec<u32> {
+    family_among(&processes(), pids)
+}
+
+fn family_among(all: &[(u32, u32, u64)], pids: &[u32]) -> Vec<u32> {
     let mut family = pids.to_vec();
     let mut position = 0;
     while position < family.len() {
@@ -15,16 +29,21 @@ pub fn used(pids: &[u32]) -> Result<Duration> {
         family.extend(all.iter().filter(|(_, its_parent, _)| *its_parent == parent).map(|(pid, _, _)| *pid));
         position += 1;
     }
-    let mut ticks = 0;
-    for pid in pids {
-        ensure!(all.iter().any(|(found, _, _)| found == pid), "there is no process {pid}; check --server-pid");
+    family
+}
+
+/// CPU time of the living threads of one process, to the nanosecond: what `/proc/PID/stat` counts in ticks of 10 ms is
+/// too coarse for a server that does nothing.
+pub fn used_by_threads(pid: u32) -> Result<Duration> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("no process {pid}"))?;
+    let mut nanoseconds = 0;
+    for thread in threads.flatten() {
+        // A thread may end between the two looks; what it used is lost, and small.
+        let Ok(text) = std::fs::read_to_string(thread.path().join("schedstat")) else { continue };
+        let first = text.split_whitespace().next().and_then(|number| number.parse::<u64>().ok());
+        nanoseconds += first.context("the kernel keeps no scheduler statistics")?;
     }
-    for (pid, _, its_ticks) in &all {
-        if family.contains(pid) {
-            ticks += its_ticks;
-        }
-    }
-    Ok(Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second() as f64))
+    Ok(Duration::from_nanos(nanoseconds))
 }
 
 /// Every process: its id, its parent's, and the ticks it used.
@@ -65,6 +84,12 @@ pub fn allowed() -> Result<Vec<usize>> {
     Ok((0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect())
 }
 
+/// CPUs this process may run on: those of its first thread when first asked, before any thread was placed.
+pub fn allowed_at_start() -> Vec<usize> {
+    static ALLOWED: std::sync::OnceLock<Vec<usize>> = std::sync::OnceLock::new();
+    ALLOWED.get_or_init(|| allowed().unwrap_or_default()).clone()
+}
+
 /// Keeps the calling thread on these CPUs.
 pub fn pin(cpus: &[usize]) -> Result<()> {
     let mut set = CpuSet::new();
@@ -95,5 +120,7 @@ mod tests {
     fn this_process_can_be_asked_and_a_missing_one_is_named() {
         used(&[std::process::id()]).unwrap();
         assert!(used(&[u32::MAX]).unwrap_err().to_string().contains("4294967295"));
+        assert!(used_by_threads(std::process::id()).unwrap() > Duration::ZERO);
+        assert!(used_by_threads(u32::MAX).is_err());
     }
 }

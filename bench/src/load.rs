@@ -217,6 +217,7 @@ impl<'a> Load<'a> {
 
     fn on_event(&mut self, line: usize, event: Event<'_>, out: &mut Vec<u8>) {
         match event {
+            Event::Opened => {}
             Event::Received(bytes) => self.on_bytes(line, bytes, out),
             Event::Closed(error) => {
                 let reason = error.map_or("the server closed a connection".to_owned(), |error| error.to_string());

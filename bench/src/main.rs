@@ -12,6 +12,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(flags) => run::run(&flags),
         Command::Compare(flags) => compare::run(&flags),
+        Command::Limits(flags) => compare::run_limits(&flags),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -42,7 +42,7 @@ pub fn run(flags: &RunFlags) -> Result<bool> {
     if let Some(path) = &flags.report {
         let contenders = vec![Contender::new(driver.name().to_owned(), &[measured])];
         let scenario = Scenario { title: title.clone(), contenders };
-        let report = page("delta-bench", &format!("load on {}", flags.address), &[scenario]);
+        let report = page("delta-bench", &format!("load on {}", flags.address), &[], &[&scenario]);
         std::fs::write(path, report).with_context(|| format!("cannot write the report to {}", path.display()))?;
     }
     Ok(is_clean)
@@ -50,6 +50,17 @@ pub fn run(flags: &RunFlags) -> Result<bool> {
 
 /// Writes every key once.
 pub fn preload(driver: &mut dyn Driver, flags: &WorkloadFlags) -> Result<Measured> {
+    walk(driver, flags, Preload::new(flags.keys))
+}
+
+/// Reads every key once, all of which must be there.
+pub fn read_every_key(driver: &mut dyn Driver, flags: &WorkloadFlags) -> Result<()> {
+    let measured = walk(driver, flags, Preload::reading(flags.keys))?;
+    ensure!(measured.is_clean(), "{}", output::table("reading every key failed", &measured));
+    Ok(())
+}
+
+fn walk(driver: &mut dyn Driver, flags: &WorkloadFlags, mut source: Preload) -> Result<Measured> {
     let plan = Plan {
         pipeline: PRELOAD_PIPELINE,
         rate: None,
@@ -62,7 +73,6 @@ pub fn preload(driver: &mut dyn Driver, flags: &WorkloadFlags) -> Result<Measure
     let documents = Documents::new(flags.value_bytes)?;
     let connections = driver.connect(flags.connections)?;
     let lanes = lanes_of(driver, flags.keys);
-    let mut source = Preload::new(flags.keys);
     run_load(&plan, Setup { driver, source: &mut source, documents: &documents, lanes: &lanes }, connections)
 }
 

@@ -85,16 +85,22 @@ impl Lanes {
     }
 }
 
-/// Every key once, in order.
+/// Every key once, in order: written, or read to have it in a cache.
 pub struct Preload {
     keys: u64,
+    reads: bool,
     next_of_lane: Vec<u64>,
 }
 
 impl Preload {
-    /// Of so many keys.
+    /// Writes so many keys.
     pub fn new(keys: u64) -> Self {
-        Self { keys, next_of_lane: Vec::new() }
+        Self { keys, reads: false, next_of_lane: Vec::new() }
+    }
+
+    /// Reads so many keys.
+    pub fn reading(keys: u64) -> Self {
+        Self { reads: true, ..Self::new(keys) }
     }
 }
 
@@ -108,7 +114,8 @@ impl Source for Preload {
         while *next < self.keys {
             *next += 1;
             if lanes.takes(lane, *next - 1) {
-                return Some(Operation::Insert(*next - 1));
+                let key = *next - 1;
+                return Some(if self.reads { Operation::Read(key) } else { Operation::Insert(key) });
             }
         }
         None
@@ -236,5 +243,8 @@ mod tests {
         let mut preload = Preload::new(2);
         let all: Vec<_> = std::iter::from_fn(|| preload.next(None, &Lanes::default())).collect();
         assert_eq!(all, [Operation::Insert(0), Operation::Insert(1)]);
+        let mut reads = Preload::reading(1);
+        assert_eq!(reads.next(None, &Lanes::default()), Some(Operation::Read(0)));
+        assert_eq!(reads.next(None, &Lanes::default()), None);
     }
 }

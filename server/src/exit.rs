@@ -43,6 +43,7 @@ exit_statuses! {
     RootKey = 17, "serve: the root key is missing, malformed or another store's";
     StoreForeign = 18, "serve: the directory holds a newer format, or files of another store";
     StoreDamaged = 19, "serve: stored data is damaged; see --salvage";
+    StoppedAtOnce = 130, "serve: a second signal ended it at once";
     OutputClosed = 141, "whoever read the output went away";
 }
 

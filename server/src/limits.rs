@@ -51,8 +51,20 @@ pub const PAGE_BYTES_MAX: usize = 8 << 20;
 
 /// Connections of one shard.
 pub const CONNECTIONS_MAX: usize = 16 * 1024;
+/// Connections of one shard beyond those, which are told that there is no room and closed.
+pub const CONNECTIONS_TURNED_AWAY_MAX: usize = 256;
 /// Output bytes a connection may owe before its receiving is paused.
 pub const OUTPUT_BYTES_MAX: usize = 4 << 20;
+/// The same while the output of all connections of the shard holds as much as it may.
+pub const OUTPUT_BYTES_MIN: usize = 64 << 10;
+/// Memory that the output of all connections of a shard may hold. The more of it is held, the less each may owe; when
+/// all is, large replies are refused.
+pub const OUTPUT_BYTES_SHARD_MAX: usize = 256 << 20;
+/// Input of all wire connections of a shard that waits for the rest of its frame, or for output to be read; and as much
+/// again for the bodies of HTTP requests. When more does, connections that hold much of it are refused.
+pub const INPUT_BYTES_SHARD_MAX: usize = 256 << 20;
+/// Input that any connection may have waiting, whatever the others do.
+pub const INPUT_BYTES_MIN: usize = 64 << 10;
 /// Requests of one connection that may wait for their outcome.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 4096;
 /// A document larger than this is sent from the cache's own memory instead of being copied.
@@ -61,6 +73,10 @@ pub const COPY_BYTES_MAX: usize = 16 << 10;
 pub const COMPLETIONS_PER_TURN_MAX: usize = 512;
 /// Requests one shard may have outstanding at another.
 pub const MAILBOX_CREDITS: usize = 1024;
+/// Requests of one shard that may wait for a credit: a few for each connection, which asks for nothing more meanwhile.
+pub const MAILBOX_WAITING_MAX: usize = 4 * CONNECTIONS_MAX;
+/// What they may hold, in bytes of documents and keys.
+pub const MAILBOX_WAITING_BYTES_MAX: usize = 64 << 20;
 /// Reads of one shard that may wait for the disk.
 pub const READS_IN_FLIGHT_MAX: usize = 4096;
 /// Writes that may wait for commits in one shard, in bytes of documents.
@@ -100,4 +116,7 @@ const _: () = assert!(SEGMENT_BYTES_FIRST <= SEGMENT_BYTES_MAX);
 const _: () = assert!(SHARDS_MAX <= SLOTS);
 const _: () = assert!(TEMPLATE_BYTES_MAX <= BODY_BYTES_DEFAULT);
 const _: () = assert!(PAGE_ENTRIES_DEFAULT <= PAGE_ENTRIES_MAX);
-const _: () = assert!(COPY_BYTES_MAX < OUTPUT_BYTES_MAX);
+const _: () = assert!(COPY_BYTES_MAX < OUTPUT_BYTES_MIN);
+const _: () = assert!(OUTPUT_BYTES_MIN < OUTPUT_BYTES_MAX);
+const _: () = assert!(OUTPUT_BYTES_MAX + PAGE_BYTES_MAX <= OUTPUT_BYTES_SHARD_MAX);
+const _: () = assert!(BODY_BYTES_CEILING + FRAME_OVERHEAD_BYTES_MAX <= INPUT_BYTES_SHARD_MAX);

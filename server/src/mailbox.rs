@@ -2,15 +2,18 @@
 //!
 //! A request takes one of the sender's credits for that peer and a reply slot; the reply brings both back. The queues
 //! hold as many messages as there are credits, so a push never fails, a reply never waits, and no two shards can wait
-//! for each other's room: without a credit the caller is refused at once. Documents are owned by the message.
+//! for each other's room. Without a credit an errand waits on the sender's own side, in order, for the next one that
+//! comes back: its asker is expected to ask for nothing more meanwhile (`waiting_for_credit` shows it that it waits).
+//! What may wait is bounded in number and bytes; beyond that the asker is refused. Documents are owned by the message.
 
 use crate::command::{Command, Document, ErrorCode, Failure, Outcome, Ticket};
 use crate::crypto::keyring::{DataKeyId, Keyring};
-use crate::limits::MAILBOX_CREDITS;
+use crate::limits::{MAILBOX_CREDITS, MAILBOX_WAITING_BYTES_MAX, MAILBOX_WAITING_MAX};
 use crate::runtime::platform::Doorbell;
 use crate::sabotage::{Sabotage, is_on};
 use crossbeam_queue::ArrayQueue;
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// What one shard asks of another.
@@ -35,6 +38,21 @@ pub enum Answer {
     Done,
     /// Data keys still named.
     KeyIds(Vec<DataKeyId>),
+}
+
+impl Errand {
+    /// What it holds of documents and keys, about.
+    fn weight_bytes(&self) -> usize {
+        match self {
+            Errand::Execute(Command::Put { document, .. }) => document.len(),
+            Errand::Execute(Command::MultiPut { items, .. }) => {
+                items.iter().map(|item| item.key.len() + item.document.len()).sum()
+            }
+            Errand::Execute(Command::MultiGet { keys, .. }) => keys.iter().map(|key| key.len()).sum(),
+            Errand::Execute(Command::SchemaPut { template, .. }) => template.len(),
+            _ => 0,
+        }
+    }
 }
 
 impl Answer {
@@ -90,23 +108,55 @@ impl Mailboxes {
             index,
             doorbell,
             credits: (0..shards).map(|_| Cell::new(self.credits)).collect(),
-            waiting: RefCell::default(),
+            asked: RefCell::default(),
             outstanding: Cell::new(0),
+            without_credit: RefCell::new(WithoutCredit::new(shards)),
         }
     }
 }
 
 /// Who waits for a reply, and whose credit it holds.
 #[derive(Clone, Copy)]
-struct Waiting {
+struct Asked {
     ticket: Ticket,
     peer: u16,
 }
 
 #[derive(Default)]
-struct WaitingTable {
-    slots: Vec<Option<Waiting>>,
+struct AskedTable {
+    slots: Vec<Option<Asked>>,
     free: Vec<u32>,
+}
+
+/// Errands that wait for a credit, by peer, oldest first. A peer has some only while it has no credit.
+struct WithoutCredit {
+    by_peer: Box<[VecDeque<Box<Request>>]>,
+    count: usize,
+    bytes: usize,
+}
+
+impl WithoutCredit {
+    fn new(shards: usize) -> Self {
+        Self { by_peer: (0..shards).map(|_| VecDeque::new()).collect(), count: 0, bytes: 0 }
+    }
+
+    /// Whether an errand of this weight still fits. One alone always does.
+    fn has_room(&self, weight_bytes: usize) -> bool {
+        self.count == 0 || (self.count < MAILBOX_WAITING_MAX && self.bytes + weight_bytes <= MAILBOX_WAITING_BYTES_MAX)
+    }
+
+    fn push(&mut self, peer: usize, request: Box<Request>) {
+        self.count += 1;
+        self.bytes += request.errand.weight_bytes();
+        self.by_peer[peer].push_back(request);
+    }
+
+    fn pop(&mut self, peer: usize) -> Option<Box<Request>> {
+        let request = self.by_peer[peer].pop_front()?;
+        self.count -= 1;
+        self.bytes -= request.errand.weight_bytes();
+        Some(request)
+    }
 }
 
 /// One shard's end of all its queues.
@@ -115,42 +165,56 @@ pub struct Mailbox<B> {
     index: usize,
     doorbell: B,
     credits: Box<[Cell<usize>]>,
-    waiting: RefCell<WaitingTable>,
+    asked: RefCell<AskedTable>,
     outstanding: Cell<usize>,
+    without_credit: RefCell<WithoutCredit>,
 }
 
 impl<B: Doorbell> Mailbox<B> {
-    /// Sends an errand to another shard; the answer comes back with this ticket. Without a credit it is refused.
+    /// Sends an errand to another shard, now or as soon as a credit is back; the answer comes with this ticket. It is
+    /// refused only when too much waits already.
     pub fn request(&self, peer: usize, errand: Errand, ticket: Ticket) -> Result<(), Failure> {
         assert_ne!(peer, self.index, "a shard has no mailbox to itself");
         let credits = self.credits[peer].get();
-        if credits == 0 {
+        if credits == 0 && !self.without_credit.borrow().has_room(errand.weight_bytes()) {
             return Err(Failure::new(
                 ErrorCode::Overloaded,
                 "the shard that owns this key is overloaded: retry shortly",
             ));
         }
-        self.credits[peer].set(credits - 1);
         self.outstanding.set(self.outstanding.get() + 1);
-        let mut waiting = self.waiting.borrow_mut();
-        let entry = Some(Waiting { ticket, peer: peer as u16 });
-        let slot = match waiting.free.pop() {
+        let slot = self.take_slot(Asked { ticket, peer: peer as u16 });
+        let request = Box::new(Request { from: self.index as u16, slot, errand });
+        if credits == 0 {
+            self.without_credit.borrow_mut().push(peer, request);
+        } else {
+            self.credits[peer].set(credits - 1);
+            self.send(peer, request);
+        }
+        Ok(())
+    }
+
+    fn take_slot(&self, asked: Asked) -> u32 {
+        let mut table = self.asked.borrow_mut();
+        match table.free.pop() {
             Some(slot) => {
-                waiting.slots[slot as usize] = entry;
+                table.slots[slot as usize] = Some(asked);
                 slot
             }
             None => {
-                waiting.slots.push(entry);
-                (waiting.slots.len() - 1) as u32
+                table.slots.push(Some(asked));
+                (table.slots.len() - 1) as u32
             }
-        };
-        let request = Box::new(Request { from: self.index as u16, slot, errand });
+        }
+    }
+
+    /// The caller has taken a credit for it.
+    fn send(&self, peer: usize, request: Box<Request>) {
         let pushed = self.inboxes[peer].requests.push(request);
         assert!(pushed.is_ok(), "credits bound the queue");
         if !is_on(Sabotage::ForgetDoorbell) {
             self.doorbell.ring(peer);
         }
-        Ok(())
     }
 
     /// Answers an errand. Never waits: the asker's credit holds the room.
@@ -169,16 +233,22 @@ impl<B: Doorbell> Mailbox<B> {
     /// The next answer to an errand of this shard's.
     pub fn take_reply(&self) -> Option<(Ticket, Answer)> {
         let Reply { slot, answer } = *self.inboxes[self.index].replies.pop()?;
-        let mut waiting = self.waiting.borrow_mut();
-        let entry = waiting.slots.get_mut(slot as usize).and_then(Option::take);
+        let mut table = self.asked.borrow_mut();
+        let entry = table.slots.get_mut(slot as usize).and_then(Option::take);
         // A reply without a request would be memory corruption or a bug in this room; serving on would mix answers up.
-        let Some(Waiting { ticket, peer }) = entry else {
-            panic!("a reply came for slot {slot}, which waits for none")
-        };
-        waiting.free.push(slot);
-        self.credits[peer as usize].set(self.credits[peer as usize].get() + 1);
+        let Some(Asked { ticket, peer }) = entry else { panic!("a reply came for slot {slot}, which waits for none") };
+        table.free.push(slot);
         self.outstanding.set(self.outstanding.get() - 1);
+        self.credit_is_back(usize::from(peer));
         Some((ticket, answer))
+    }
+
+    /// The errand that has waited longest gets it.
+    fn credit_is_back(&self, peer: usize) {
+        match self.without_credit.borrow_mut().pop(peer) {
+            Some(request) => self.send(peer, request),
+            None => self.credits[peer].set(self.credits[peer].get() + 1),
+        }
     }
 
     /// Whether anything lies in the queues of this shard.
@@ -187,7 +257,12 @@ impl<B: Doorbell> Mailbox<B> {
         !inbox.requests.is_empty() || !inbox.replies.is_empty()
     }
 
-    /// Errands of this shard that are not answered yet.
+    /// Errands of this shard that no credit could be had for yet.
+    pub fn waiting_for_credit(&self) -> usize {
+        self.without_credit.borrow().count
+    }
+
+    /// Errands of this shard that are not answered yet, sent or not.
     pub fn outstanding(&self) -> usize {
         self.outstanding.get()
     }
@@ -220,6 +295,7 @@ fn detached(answer: Answer) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::Condition;
 
     #[derive(Clone)]
     struct Silent;
@@ -251,25 +327,62 @@ mod tests {
         assert_eq!(got, (0..4).map(|slot| Ticket::Task { slot }).collect::<Vec<_>>());
     }
 
-    #[test]
-    fn without_a_credit_the_caller_is_refused_and_each_reply_brings_one_back() {
-        let boxes = Mailboxes::new(2);
-        let (left, right) = (boxes.end(0, Silent), boxes.end(1, Silent));
-        let mut sent = 0;
-        let refused = loop {
-            let (errand, ticket) = ping(sent);
-            match left.request(1, errand, ticket) {
-                Ok(()) => sent += 1,
-                Err(failure) => break failure,
-            }
-        };
-        assert_eq!((sent as usize, refused.code), (MAILBOX_CREDITS, ErrorCode::Overloaded));
+    fn send(left: &Mailbox<Silent>, slot: u32) {
+        let (errand, ticket) = ping(slot);
+        left.request(1, errand, ticket).unwrap();
+    }
+
+    fn answer_one(right: &Mailbox<Silent>) {
         let (Ticket::Peer { shard, slot }, _) = right.take_request().unwrap() else { panic!("a peer's ticket") };
         right.reply(shard, slot, Answer::Done);
-        let (errand, ticket) = ping(0);
-        assert!(left.request(1, errand, ticket).is_err(), "the credit is back only when the reply is taken");
-        left.take_reply().unwrap();
-        let (errand, ticket) = ping(0);
-        left.request(1, errand, ticket).unwrap();
+    }
+
+    #[test]
+    fn without_a_credit_errands_wait_in_order_and_each_reply_lets_one_go() {
+        let boxes = Mailboxes::new(2);
+        let (left, right) = (boxes.end(0, Silent), boxes.end(1, Silent));
+        let credits = MAILBOX_CREDITS as u32;
+        (0..credits).for_each(|slot| send(&left, slot));
+        assert_eq!(left.waiting_for_credit(), 0);
+        (credits..credits + 3).for_each(|slot| send(&left, slot));
+        assert_eq!((left.waiting_for_credit(), left.outstanding()), (3, MAILBOX_CREDITS + 3));
+
+        let mut order = Vec::new();
+        for answered in 1..=MAILBOX_CREDITS + 3 {
+            answer_one(&right);
+            let (Ticket::Task { slot }, _) = left.take_reply().unwrap() else { panic!("a task's ticket") };
+            order.push(slot);
+            assert_eq!(left.waiting_for_credit(), 3usize.saturating_sub(answered));
+        }
+        assert_eq!(order, (0..credits + 3).collect::<Vec<_>>());
+        assert!(right.take_request().is_none() && left.outstanding() == 0);
+        (0..credits).for_each(|slot| send(&left, slot));
+        assert_eq!(left.waiting_for_credit(), 0, "every credit came back, and none twice");
+    }
+
+    #[test]
+    fn what_may_wait_is_bounded_in_number_and_in_bytes() {
+        for (document_bytes, most) in [(0, MAILBOX_WAITING_MAX), (1 << 20, MAILBOX_WAITING_BYTES_MAX >> 20)] {
+            let boxes = Mailboxes::new(2);
+            let (left, right) = (boxes.end(0, Silent), boxes.end(1, Silent));
+            (0..MAILBOX_CREDITS as u32).for_each(|slot| send(&left, slot));
+            let put = || {
+                let document = vec![0; document_bytes].into();
+                let command =
+                    Command::Put { schema: "s".into(), key: "k".into(), document, condition: Condition::None };
+                left.request(1, Errand::Execute(command), Ticket::Task { slot: 0 })
+            };
+            let mut waiting = 0;
+            let refused = loop {
+                match put() {
+                    Ok(()) => waiting += 1,
+                    Err(failure) => break failure,
+                }
+            };
+            assert_eq!((waiting, refused.code), (most, ErrorCode::Overloaded));
+            answer_one(&right);
+            left.take_reply().unwrap();
+            put().expect("one went, so one more may wait");
+        }
     }
 }

@@ -6,6 +6,8 @@
 
 pub mod binary;
 pub mod cli;
+pub mod crowd;
+pub mod fuzz;
 pub mod http;
 pub mod load;
 pub mod mount;

@@ -1,6 +1,6 @@
 //! Bad input over HTTP: every status, each with a problem document, and nothing lost.
 
-use delta_tests::{TestServer, filler, http};
+use delta_tests::{Response, TestServer, filler, http};
 use std::io::Write;
 
 #[test]
@@ -186,20 +186,76 @@ fn bad_listing_parameters_are_400() {
 
 #[test]
 fn a_damaged_template_file_refuses_writes_with_503_naming_it_and_nothing_else() {
-    let server = TestServer::start();
+    let server = TestServer::builder().shards(2).start();
     let mut http = server.http();
     http.put("/schema/s", r#"{"type":"integer"}"#);
     http.put("/entity/s/k", "1").expect(201);
     let file = server.data_dir().join("templates/s.json");
     let good = std::fs::read(&file).unwrap();
     std::fs::write(&file, b"{\"type\": nonsense").unwrap();
-    delta_tests::eventually("the damage is noticed", || http.put("/entity/s/k", "2").status == 503);
-    let refused = http.put("/entity/s/k", "2").expect_problem(503);
-    assert!(
-        refused.text().contains("s.json") || refused.text().contains("\\\"s\\\"") || refused.text().contains("'s'")
-    );
+    delta_tests::eventually("the damage is noticed though nobody writes", || http.get("/readyz").status == 503);
+    let name = file.display().to_string();
+    let names_it = |refused: Response| {
+        let text = refused.expect_problem(503).text();
+        assert!(text.contains(&name) && text.contains("not valid JSON"), "{text}");
+    };
+    names_it(http.put("/entity/s/k", "2"));
+    names_it(http.put("/entity/s", r#"{"k":2}"#));
+    // The damaged text is not handed out as if it were a template, and the template is not said to be absent.
+    names_it(http.get("/schema/s"));
+    assert!(http.get("/admin/schemas").expect(200).text().contains("\"s\""));
     http.get("/entity/s/k").expect(200);
     http.put("/entity/other/k", "1").expect(201);
     std::fs::write(&file, good).unwrap();
-    delta_tests::eventually("the repair is noticed", || http.put("/entity/s/k", "3").status == 200);
+    delta_tests::eventually("the repair is noticed", || http.get("/readyz").status == 200);
+    http.put("/entity/s/k", "3").expect(200);
+    http.get("/schema/s").expect(200);
+    let log = server.stderr();
+    let reports = log.lines().filter(|line| line.contains("cannot be used") && line.contains(&name));
+    assert_eq!(reports.count(), 1, "damage is logged once: {log}");
+}
+
+#[test]
+fn a_template_that_is_no_regular_file_is_damaged_and_holds_nothing_up() {
+    let server = TestServer::builder().shards(2).start();
+    let mut http = server.http();
+    let templates = server.data_dir().join("templates");
+    std::fs::create_dir(templates.join("directory.json")).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(templates.join("pipe.json")).status().unwrap();
+    assert!(made.success());
+    delta_tests::eventually("both are noticed", || {
+        let said = http.get("/readyz").text();
+        ["directory.json", "pipe.json"].iter().all(|name| said.contains(name))
+    });
+    for schema in ["directory", "pipe"] {
+        let refused = http.put(&format!("/entity/{schema}/k"), "1").expect_problem(503);
+        assert!(refused.text().contains("no regular file"), "{}", refused.text());
+    }
+    http.put("/schema/other", r#"{"type":"integer"}"#).expect(201);
+    http.put("/entity/other/k", "1").expect(201);
+    std::fs::remove_file(templates.join("pipe.json")).unwrap();
+    delta_tests::eventually("the removal is noticed", || http.put("/entity/pipe/k", "1").status == 201);
+    server.stop_cleanly();
+}
+
+#[test]
+fn what_is_done_to_template_files_is_logged_once_each() {
+    let server = TestServer::start();
+    let mut http = server.http();
+    let file = server.data_dir().join("templates/n.json");
+    std::fs::write(&file, r#"{"type":"string"}"#).unwrap();
+    delta_tests::eventually("the new template counts", || http.put("/entity/n/a", "1").status == 422);
+    std::fs::write(&file, r#"{"type":"integer"}"#).unwrap();
+    delta_tests::eventually("the changed template counts", || http.put("/entity/n/a", "1").status < 300);
+    std::fs::remove_file(&file).unwrap();
+    delta_tests::eventually("the removal counts", || http.put("/entity/n/a", "\"text\"").status < 300);
+    http.get("/schema/n").expect_problem(404);
+    let logged = |what: &str| server.stderr().lines().filter(|line| line.contains(what)).count();
+    delta_tests::eventually("all three are logged", || {
+        ["n.json was added", "n.json was changed", "n.json was removed"].iter().all(|what| logged(what) == 1)
+    });
+    // What a client stores is no change of a file.
+    http.put("/schema/n", "{}").expect(201);
+    http.delete("/schema/n").expect(200);
+    assert_eq!((logged("was added"), logged("was changed"), logged("was removed")), (1, 1, 1));
 }

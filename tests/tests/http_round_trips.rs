@@ -180,6 +180,22 @@ fn large_documents_and_pipelined_requests_come_back_whole_and_in_order() {
 }
 
 #[test]
+fn a_client_that_ends_its_side_gets_every_reply_it_is_owed() {
+    let server = TestServer::builder().shards(2).start();
+    let mut stream = delta_tests::http::connect(server.rest).unwrap();
+    let head = format!("host: x\r\nauthorization: Bearer {}\r\n", delta_tests::ADMIN_KEY);
+    let puts: String =
+        (0..20).map(|n| format!("PUT /entity/s/k{n} HTTP/1.1\r\n{head}content-length: 1\r\n\r\n{}", n % 10)).collect();
+    std::io::Write::write_all(&mut stream, puts.as_bytes()).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut ahead = Vec::new();
+    for _ in 0..20 {
+        delta_tests::http::read_response(&mut stream, &mut ahead, false).unwrap().expect(201);
+    }
+    assert_eq!(std::io::Read::read(&mut stream, &mut [0]).unwrap(), 0, "then the server ends its side too");
+}
+
+#[test]
 fn probes_and_metrics_need_no_key() {
     let server = TestServer::builder().shards(2).start();
     server.http().put("/entity/s/k", "1").expect(201);
@@ -189,8 +205,20 @@ fn probes_and_metrics_need_no_key() {
     }
     let metrics = http.get("/metrics").expect(200);
     assert!(metrics.header("content-type").unwrap().starts_with("text/plain") || metrics.text().contains("# TYPE"));
-    for family in ["requests", "cache", "commit", "entities"] {
-        assert!(metrics.text().contains(family), "no metric names {family}");
+    for series in [
+        "deltadb_http_requests_total{route=\"entity_put\",status=\"201\"} 1\n",
+        "deltadb_http_request_duration_seconds_count{route=\"entity_put\",status=\"2xx\"} 1\n",
+        "deltadb_wire_request_duration_seconds_count{shard=\"1\"} ",
+        "deltadb_cache_hits_total{shard=\"0\"} ",
+        "deltadb_commit_duration_seconds_bucket{",
+        "deltadb_commit_size_bytes_sum{",
+        "deltadb_network_received_bytes_total{",
+        "deltadb_writes_waiting{",
+        "deltadb_mailbox_outstanding{",
+        "deltadb_seal_failures_total{",
+        "deltadb_open_failures_total{",
+    ] {
+        assert!(metrics.text().contains(series), "{series} is missing: {}", metrics.text());
     }
     for line in metrics.text().lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
         let value = line.rsplit(' ').next().unwrap();

@@ -1,6 +1,7 @@
 //! README.md tells the truth: its commands run as written, its tables are those of the binary.
 
 use delta_tests::{ServerBuilder, TestServer, binary, readme, server};
+use delta_wire::ErrorCode;
 use deltadb::config::SETTINGS;
 use deltadb::exit::ExitStatus;
 use std::path::Path;
@@ -54,6 +55,20 @@ fn the_table_of_exit_statuses_is_the_binarys() {
     let expected: Vec<Vec<String>> =
         ExitStatus::ALL.iter().map(|status| vec![status.number().to_string(), status.meaning().to_owned()]).collect();
     assert_eq!(rows, expected);
+}
+
+#[test]
+fn the_table_of_http_statuses_names_what_errors_are_answered_with() {
+    let rows = readme::table(&readme::text(), "HTTP status");
+    let named: Vec<u16> =
+        rows.iter().flat_map(|row| row[0].split(", ").map(|status| status.parse().unwrap())).collect();
+    // What belongs to conditions that are demanded, to patches and to keys of less than all permissions comes with them.
+    let not_yet = [403, 409, 428];
+    for code in ErrorCode::ALL {
+        let status = code.http_status();
+        assert!(named.contains(&status) != not_yet.contains(&status), "{status} {}", code.name());
+    }
+    assert!(named.iter().all(|status| ErrorCode::ALL.iter().any(|code| code.http_status() == *status)), "{named:?}");
 }
 
 #[test]

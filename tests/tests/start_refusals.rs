@@ -51,6 +51,21 @@ fn an_address_in_use_is_refused_and_never_shared() {
 }
 
 #[test]
+fn a_socket_path_that_cannot_be_listened_on_is_refused_before_a_store_is_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, file) = (directory.path().join("data"), directory.path().join("file"));
+    std::fs::write(&file, "not a socket").unwrap();
+    let nowhere = directory.path().join("nowhere/socket");
+    for (path, reason) in [(&file, "no socket"), (&nowhere, "No such file")] {
+        let path = path.to_str().unwrap();
+        let builder = TestServer::builder().data_dir(&data).arguments(["--wire-socket", path]);
+        refused(builder, ExitStatus::AddressUnusable, &[path, reason, "--wire-socket"]);
+        assert!(!data.join("store.json").exists());
+    }
+    assert_eq!(std::fs::read(&file).unwrap(), b"not a socket");
+}
+
+#[test]
 fn wrong_settings_are_refused_before_anything_is_touched() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");

@@ -1,8 +1,9 @@
 //! HTTP/1.1 keep-alive with the gateway's routes: `PUT` and `GET /entity/{schema}/{key}`.
 
-use super::{Address, Answer, Connection, Driver, Parsed, Request, Stream, line, number};
+use super::http_message::Message;
+use super::{Address, Answer, Connection, Driver, Parsed, Request, Stream};
 use crate::document::TEMPLATE;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail};
 use std::borrow::Cow;
 use std::io::Write;
 
@@ -79,51 +80,18 @@ impl Driver for Http {
     }
 
     fn parse<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Parsed<'a>>> {
-        let Some((first, mut after)) = line(bytes, 0) else { return Ok(None) };
-        ensure!(first.starts_with(b"HTTP/1.1 ") && first.len() >= 12, "an answer that is not HTTP/1.1");
-        let status = number(&first[9..12]).context("an answer without a status")?;
-        let (mut body_bytes, mut is_json, mut version) = (None, false, None);
-        loop {
-            let Some((header, next)) = line(bytes, after) else { return Ok(None) };
-            after = next;
-            if header.is_empty() {
-                break;
-            }
-            if let Some(value) = header_value(header, b"content-length") {
-                body_bytes = Some(number(value).context("a content-length that is no number")?);
-            } else if let Some(value) = header_value(header, b"content-type") {
-                is_json = value.trim_ascii_start().starts_with(b"application/json");
-            } else if let Some(value) = header_value(header, b"etag") {
-                version = quoted(value).and_then(number).map(|version| version as u64);
-            } else if header_value(header, b"transfer-encoding").is_some() {
-                bail!("a chunked answer; documents are expected with a content-length");
-            }
-        }
-        let length = match (status, body_bytes) {
-            (204 | 304, _) => 0,
-            (_, Some(length)) => length,
-            (_, None) => bail!("an answer without a content-length"),
-        };
-        let Some(body) = bytes.get(after..after + length) else { return Ok(None) };
+        let Some(message) = Message::parse(bytes)? else { return Ok(None) };
+        let body = message.body;
         // A stored document and the confirmation of a write are both 200: the request tells which one it is.
-        let answer = match status {
+        let answer = match message.status {
             201 | 204 => Answer::Stored,
-            200 if is_json && body.starts_with(br#"{"status":"#) => Answer::Stored,
+            200 if message.is_json && body.starts_with(br#"{"status":"#) => Answer::Stored,
             200 => Answer::Document(Cow::Borrowed(body)),
             404 => Answer::Missing,
             status => Answer::Refused(Cow::Owned(format!("http {status}"))),
         };
-        Ok(Some(Parsed { consumed_bytes: after + length, ticket: None, version, answer }))
+        Ok(Some(Parsed { consumed_bytes: message.consumed_bytes, ticket: None, version: message.version, answer }))
     }
-}
-
-fn quoted(value: &[u8]) -> Option<&[u8]> {
-    value.trim_ascii().strip_prefix(b"\"")?.strip_suffix(b"\"")
-}
-
-fn header_value<'a>(header: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let (found, value) = header.split_at_checked(name.len())?;
-    (found.eq_ignore_ascii_case(name) && value.first() == Some(&b':')).then(|| &value[1..])
 }
 
 #[cfg(test)]

@@ -1,12 +1,18 @@
 //! Protocols: how a request is written and a reply is read. A driver keeps no account; that is the ledger's.
 
+mod etcd;
 mod http;
+mod http_message;
+mod ping;
 mod postgres;
 mod redis;
 mod stream;
 mod wire;
 
+pub use etcd::Etcd;
 pub use http::Http;
+pub use http_message::http_body;
+pub use ping::Ping;
 pub use postgres::Postgres;
 pub use redis::Redis;
 pub use stream::{Address, Stream};

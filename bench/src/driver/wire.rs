@@ -18,6 +18,8 @@ pub struct Wire {
     credential: String,
     is_shard_aware: bool,
     in_flight: usize,
+    /// Whether there is a handshake and a store; a bare server has neither.
+    is_bare: bool,
     /// Seed of the slot hash and the owner of each slot, once several shards with addresses are known.
     topology: Option<(u64, Vec<u16>)>,
 }
@@ -25,7 +27,13 @@ pub struct Wire {
 impl Wire {
     /// With `in_flight` requests a connection at most.
     pub fn new(address: Address, schema: String, credential: &str, is_shard_aware: bool, in_flight: usize) -> Self {
-        Self { address, schema, credential: credential.to_owned(), is_shard_aware, in_flight, topology: None }
+        let credential = credential.to_owned();
+        Self { address, schema, credential, is_shard_aware, in_flight, is_bare: false, topology: None }
+    }
+
+    /// The same frames to a server that knows nothing but them: no greeting, no template.
+    pub fn bare(address: Address, schema: String) -> Self {
+        Self { is_bare: true, ..Self::new(address, schema, "", false, 0) }
     }
 
     fn greet(&self, address: &Address) -> Result<(Stream, Welcome)> {
@@ -61,6 +69,10 @@ impl Driver for Wire {
     }
 
     fn connect(&mut self, count: usize) -> Result<Vec<Connection>> {
+        if self.is_bare {
+            let connect = |_| Ok(Connection { stream: Stream::connect(&self.address)?, lane: None });
+            return (0..count).map(connect).collect();
+        }
         let (stream, welcome) = self.greet(&self.address)?;
         let in_flight_max = welcome.limits.requests_in_flight as usize;
         ensure!(
@@ -90,6 +102,9 @@ impl Driver for Wire {
     }
 
     fn install(&mut self) -> Result<()> {
+        if self.is_bare {
+            return Ok(());
+        }
         let (mut stream, _) = self.greet(&self.address)?;
         let mut request = Vec::new();
         let template = delta_wire::Request::SchemaPut { id: &self.schema, template: TEMPLATE.as_bytes() };

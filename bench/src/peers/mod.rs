@@ -1,15 +1,21 @@
 //! Servers started for a comparison: each on loopback, in a directory of its own, kept on the same CPUs.
 
+mod admin;
 mod delta;
+mod etcd;
+mod floor;
 mod postgres;
 mod process;
 mod redis;
 
-pub use process::Process;
+pub use admin::{Admin, Stats};
+pub use delta::start_delta;
+pub use process::{Process, on_cpus};
 
 use crate::driver::Driver;
 use anyhow::Result;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A server that runs, and the ways to reach it.
 pub struct Peer {
@@ -19,6 +25,10 @@ pub struct Peer {
     pub is_durable: bool,
     /// The process; it ends with this value.
     pub process: Process,
+    /// Whom to ask for its figures; ours only.
+    pub admin: Option<Admin>,
+    /// How long it took from its start until it took requests.
+    pub ready_after: Duration,
     reach: Reach,
 }
 
@@ -38,24 +48,49 @@ pub struct Grounds {
     pub parent: PathBuf,
     /// CPUs of the servers.
     pub cpus: Vec<usize>,
+    /// CPUs of servers with two shards.
+    pub cpus_of_two: Vec<usize>,
     /// Our server's program.
     pub delta: PathBuf,
+    /// The program of the bare servers and loops, where it was built.
+    pub limits: Option<PathBuf>,
+    /// Size of the documents, and how many keys there are: bare servers make them beforehand.
+    pub value_bytes: usize,
+    pub keys: u64,
 }
 
-/// Starts one by name: `delta`, `delta-unix`, `delta-http`, `redis-always`, `redis-everysec`, `redis-none` or
-/// `postgres`. `None` when it is not installed.
+/// Starts one of [`NAMES`]. `None` when it is not installed.
 pub fn start(name: &str, grounds: &Grounds) -> Result<Option<Peer>> {
+    let Some(name) = NAMES.into_iter().find(|known| *known == name) else {
+        anyhow::bail!("no server is called '{name}'; take one of {}", NAMES.join(", "))
+    };
     match name {
-        "delta" | "delta-unix" | "delta-http" => delta::start(name, grounds).map(Some),
-        "redis-always" | "redis-everysec" | "redis-none" => redis::start(name, grounds),
+        "redis-always" | "redis-everysec" | "redis-none" | "redis-ping" => redis::start(name, grounds),
         "postgres" => postgres::start(grounds),
-        _ => anyhow::bail!("no server is called '{name}'; take one of {}", NAMES.join(", ")),
+        "etcd" => etcd::start(grounds),
+        _ if name.starts_with("floor-") => floor::start(name, grounds),
+        _ => delta::start(name, grounds).map(Some),
     }
 }
 
-/// Every name there is, ours first.
-pub const NAMES: [&str; 7] =
-    ["delta", "delta-unix", "delta-http", "redis-always", "redis-everysec", "redis-none", "postgres"];
+/// Every name there is, ours first and the bare servers last.
+pub const NAMES: [&str; 15] = [
+    "delta",
+    "delta-unix",
+    "delta-http",
+    "delta-two",
+    "delta-two-unaware",
+    "redis-always",
+    "redis-everysec",
+    "redis-none",
+    "redis-ping",
+    "postgres",
+    "etcd",
+    "floor-wire",
+    "floor-unix",
+    "floor-http",
+    "floor-ping",
+];
 
 /// A program in the search path or one of these directories.
 fn installed(program: &str, directories: &[PathBuf]) -> Option<PathBuf> {

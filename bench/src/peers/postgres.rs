@@ -49,7 +49,8 @@ pub(super) fn start(grounds: &Grounds) -> Result<Option<Peer>> {
     let driver = move || Postgres::new(address.clone(), USER.to_owned(), TABLE.to_owned());
     process.wait_until(|_| driver().answers().then_some(()))?;
     let reach = Box::new(move |_| Box::new(driver()) as _);
-    Ok(Some(Peer { name: "postgres", is_durable: true, process, reach }))
+    let ready_after = process.age();
+    Ok(Some(Peer { name: "postgres", is_durable: true, process, reach, admin: None, ready_after }))
 }
 
 /// Where distributions put its programs.

@@ -9,15 +9,18 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// How long a server may take to start, and to stop.
-const PATIENCE: Duration = Duration::from_secs(30);
-const POLL: Duration = Duration::from_millis(20);
+/// How long a server may take to start, and to stop: a large store is written down when it ends.
+const PATIENCE: Duration = Duration::from_secs(120);
+const POLL: Duration = Duration::from_millis(5);
 
 /// A running server with its directory, both gone when this is dropped.
 pub struct Process {
     child: Child,
-    directory: TempDir,
+    /// Until it is handed on to another process.
+    directory: Option<TempDir>,
+    root: PathBuf,
     stop_signal: Signal,
+    started: Instant,
 }
 
 impl Process {
@@ -28,7 +31,37 @@ impl Process {
         let program = command.get_program().to_owned();
         let child = on_cpus(cpus, || command.spawn())?
             .with_context(|| format!("cannot start {}", program.to_string_lossy()))?;
-        Ok(Self { child, directory, stop_signal })
+        let root = directory.path().to_owned();
+        Ok(Self { child, directory: Some(directory), root, stop_signal, started: Instant::now() })
+    }
+
+    /// Ends it, kindly or at once, and gives its directory to start another one in.
+    pub fn end(mut self, signal: Signal) -> Result<TempDir> {
+        self.stop_signal = signal;
+        self.directory.take().context("the directory was handed on before")
+    }
+
+    /// Stops it, with all its descendants, from using any CPU time until [`Process::resume`]: while another server is
+    /// asked something, this one must not be in the way.
+    pub fn pause(&self) {
+        self.signal_family(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.signal_family(Signal::CONT);
+    }
+
+    fn signal_family(&self, signal: Signal) {
+        for pid in crate::cpu::family(&[self.pid()]) {
+            // One that has ended since needs no signal.
+            let _ = Pid::from_raw(pid as i32).map(|pid| kill_process(pid, signal));
+        }
+    }
+
+    /// Time since it was started.
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// Waits until `ready` gives something; the end of the process is an error.
@@ -53,7 +86,7 @@ impl Process {
 
     /// A path in its directory.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
+        self.root.join(name)
     }
 
     /// What it printed so far.
@@ -70,6 +103,8 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        self.resume();
+        // It may have ended by itself; then there is nothing to signal.
         let _ = kill_process(Pid::from_child(&self.child), self.stop_signal);
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
@@ -121,6 +156,32 @@ mod tests {
         let (pid, path) = (process.pid(), process.path("stdout"));
         drop(process);
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_paused_process_does_nothing_until_it_is_resumed() {
+        let process = shell("while :; do :; done");
+        process.pause();
+        let state = || std::fs::read_to_string(format!("/proc/{}/stat", process.pid())).unwrap();
+        let is_stopped = || state().rsplit_once(") ").unwrap().1.starts_with('T');
+        while !is_stopped() {
+            std::thread::yield_now();
+        }
+        process.resume();
+        while is_stopped() {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_directory_outlives_the_process_it_is_taken_from() {
+        let process = shell("exec sleep 1000");
+        let (pid, path) = (process.pid(), process.path("stdout"));
+        let directory = process.end(Signal::KILL).unwrap();
+        assert!(!Path::new(&format!("/proc/{pid}")).exists());
+        assert!(path.exists());
+        drop(directory);
         assert!(!path.exists());
     }
 

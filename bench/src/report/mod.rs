@@ -5,6 +5,7 @@ mod chart;
 use crate::measure::{Measured, STEP};
 use chart::{Axis, Line, Scale};
 use hdrhistogram::Histogram;
+use std::collections::HashMap;
 use std::fmt::Write;
 
 /// Points of a latency curve.
@@ -20,6 +21,19 @@ pub struct Scenario {
     pub contenders: Vec<Contender>,
 }
 
+/// One thing that a server is held to.
+pub struct MarkRow {
+    pub what: String,
+    /// `None` when it was not measured.
+    pub figure: Option<f64>,
+    /// With its sign and unit.
+    pub threshold: String,
+    /// `met`, or another word.
+    pub verdict: &'static str,
+    /// The figures behind it, or why there are none.
+    pub detail: String,
+}
+
 /// What one server answered.
 pub struct Contender {
     /// Its name.
@@ -32,6 +46,10 @@ pub struct Contender {
     pub p50_us: f64,
     pub p99_us: f64,
     pub p999_us: f64,
+    /// How busy the generator was in the round where it was busiest, from 0 to 1.
+    pub own_load: f64,
+    /// Documents read and found right, in all rounds.
+    pub verified: u64,
     /// Requests that were refused or went wrong, in all rounds.
     pub troubles: u64,
     /// Latencies of all rounds.
@@ -59,6 +77,8 @@ impl Contender {
             p50_us: quantile_us(0.5),
             p99_us: quantile_us(0.99),
             p999_us: quantile_us(0.999),
+            own_load: rounds.iter().map(Measured::own_load).fold(0.0, f64::max),
+            verified: rounds.iter().map(|round| round.verified).sum(),
             troubles: rounds.iter().map(troubles).sum(),
             latencies_ns,
             steps: middle.map(steps).unwrap_or_default(),
@@ -106,16 +126,18 @@ fn steps(round: &Measured) -> Vec<f64> {
 }
 
 /// The page.
-pub fn page(title: &str, subtitle: &str, scenarios: &[Scenario]) -> String {
-    let mut body = String::new();
+pub fn page(title: &str, subtitle: &str, marks: &[MarkRow], scenarios: &[&Scenario]) -> String {
+    let mut body = marks_table(marks);
+    let mut palette = Palette::default();
     for scenario in scenarios {
+        let colors = palette.of(scenario);
         let _ = write!(body, "<section><h2>{}</h2>", escaped(&scenario.title));
-        body.push_str(&legend(scenario));
+        body.push_str(&legend(scenario, &colors));
         body.push_str("<div class=charts>");
-        body.push_str(&latency_chart(scenario));
-        body.push_str(&throughput_chart(scenario));
+        body.push_str(&latency_chart(scenario, &colors));
+        body.push_str(&throughput_chart(scenario, &colors));
         body.push_str("</div>");
-        body.push_str(&figures(scenario));
+        body.push_str(&figures(scenario, &colors));
         body.push_str("</section>");
     }
     let (title, subtitle) = (escaped(title), escaped(subtitle));
@@ -126,12 +148,70 @@ pub fn page(title: &str, subtitle: &str, scenarios: &[Scenario]) -> String {
     )
 }
 
-fn latency_chart(scenario: &Scenario) -> String {
+/// A colour for each server, the same all over the page unless two of one scenario would share it.
+#[derive(Default)]
+struct Palette(HashMap<String, usize>);
+
+impl Palette {
+    fn of(&mut self, scenario: &Scenario) -> Vec<usize> {
+        let known = |palette: &Self, contender: &Contender| palette.0.get(server_of(&contender.name)).copied();
+        // Those that have one come first, so that newcomers take what is left.
+        let mut colors: Vec<Option<usize>> = Vec::new();
+        for contender in &scenario.contenders {
+            let color = known(self, contender).filter(|color| !colors.contains(&Some(*color)));
+            colors.push(color);
+        }
+        for (number, contender) in scenario.contenders.iter().enumerate() {
+            if colors[number].is_none() {
+                let free = (0..chart::COLORS).find(|color| !colors.contains(&Some(*color)));
+                let color = free.unwrap_or(number % chart::COLORS);
+                colors[number] = Some(color);
+                self.0.entry(server_of(&contender.name).to_owned()).or_insert(color);
+            }
+        }
+        colors.into_iter().flatten().collect()
+    }
+}
+
+/// A contender's name without what is said of it in parentheses.
+fn server_of(name: &str) -> &str {
+    name.split(" (").next().unwrap_or(name)
+}
+
+fn marks_table(marks: &[MarkRow]) -> String {
+    let measured = marks.iter().filter(|mark| mark.figure.is_some()).count();
+    if measured == 0 {
+        return String::new();
+    }
+    let met = marks.iter().filter(|mark| mark.verdict == "met").count();
+    let mut text =
+        format!("<section class=marks><h2>Marks</h2><p class=legend>{met} met of {measured} measured</p><table>");
+    text.push_str("<tr><th>mark</th><th>figure</th><th>threshold</th><th></th><th></th></tr>");
+    for mark in marks {
+        let figure = mark.figure.map_or("–".to_owned(), |figure| format!("{figure:.3}"));
+        let class = match mark.verdict {
+            "met" => "good",
+            "NOT MET" => "bad",
+            _ => "soft",
+        };
+        let _ = write!(
+            text,
+            "<tr><th>{}</th><td>{figure}</td><td>{}</td><td><b class={class}>{}</b></td><td class=detail>{}</td></tr>",
+            escaped(&mark.what),
+            escaped(&mark.threshold),
+            escaped(&mark.verdict.to_lowercase()),
+            escaped(&mark.detail),
+        );
+    }
+    text + "</table></section>"
+}
+
+fn latency_chart(scenario: &Scenario, colors: &[usize]) -> String {
     let lines: Vec<Line> = scenario
         .contenders
         .iter()
-        .enumerate()
-        .map(|(number, contender)| Line { color: number, points: curve(&contender.latencies_ns) })
+        .zip(colors)
+        .map(|(contender, color)| Line { color: *color, points: curve(&contender.latencies_ns) })
         .collect();
     let slower = Axis {
         label: "requests faster than this",
@@ -155,13 +235,13 @@ fn curve(latencies_ns: &Histogram<u64>) -> Vec<(f64, f64)> {
         .collect()
 }
 
-fn throughput_chart(scenario: &Scenario) -> String {
+fn throughput_chart(scenario: &Scenario, colors: &[usize]) -> String {
     let lines: Vec<Line> = scenario
         .contenders
         .iter()
-        .enumerate()
-        .map(|(number, contender)| Line {
-            color: number,
+        .zip(colors)
+        .map(|(contender, color)| Line {
+            color: *color,
             points: contender
                 .steps
                 .iter()
@@ -175,16 +255,15 @@ fn throughput_chart(scenario: &Scenario) -> String {
     chart::draw("Throughput", &time, &rate, &lines)
 }
 
-fn legend(scenario: &Scenario) -> String {
+fn legend(scenario: &Scenario, colors: &[usize]) -> String {
     let mut text = String::from("<p class=legend>");
-    for (number, contender) in scenario.contenders.iter().enumerate() {
-        let color = number % chart::COLORS;
+    for (contender, color) in scenario.contenders.iter().zip(colors) {
         let _ = write!(text, "<span><i class=\"fill{color}\"></i>{}</span>", escaped(&contender.name));
     }
     text + "</p>"
 }
 
-fn figures(scenario: &Scenario) -> String {
+fn figures(scenario: &Scenario, colors: &[usize]) -> String {
     let most = scenario.contenders.iter().map(Contender::rate).fold(1e-9, f64::max);
     let own = scenario.contenders.first().map_or(0.0, Contender::rate);
     let mut text = String::from(
@@ -204,7 +283,7 @@ fn figures(scenario: &Scenario) -> String {
             "<tr><th>{}{trouble}</th><td class=bar><div class=\"fill{}\" style=\"width:{:.1}%\"></div></td><td>{}</td>\
              <td>{ratio}</td><td>{:.0} %</td><td>{:.1}</td><td>{:.1}</td><td>{:.1}</td><td>{cpu}</td></tr>",
             escaped(&contender.name),
-            number % chart::COLORS,
+            colors[number],
             rate / most * 100.0,
             crate::output::grouped(rate as u64),
             contender.spread() * 100.0,
@@ -238,7 +317,8 @@ svg text{fill:var(--soft);font-size:11.5px}svg text.name{fill:var(--ink);font-si
 table{width:100%;border-collapse:collapse;margin-top:16px;font-variant-numeric:tabular-nums}\
 th,td{padding:5px 10px;text-align:right;border-top:1px solid var(--grid);white-space:nowrap}tr:first-child th{border:0;\
 color:var(--soft);font-weight:500}th:first-child{text-align:left;font-weight:600}td.bar{width:26%;padding-right:0}\
-td.bar div{height:13px;border-radius:4px;min-width:2px}.trouble{color:#e03131}\
+td.bar div{height:13px;border-radius:4px;min-width:2px}.trouble,.bad{color:#e03131}.good{color:#2f9e44}.soft{color:var(--soft);font-weight:400}\
+.marks th:first-child{white-space:normal}td.detail{text-align:left;white-space:normal;color:var(--soft)}\
 .line0{stroke:var(--c0)}.line1{stroke:var(--c1)}.line2{stroke:var(--c2)}.line3{stroke:var(--c3)}.line4{stroke:var(--c4)}\
 .line5{stroke:var(--c5)}.line6{stroke:var(--c6)}.line7{stroke:var(--c7)}.fill0{background:var(--c0)}\
 .fill1{background:var(--c1)}.fill2{background:var(--c2)}.fill3{background:var(--c3)}.fill4{background:var(--c4)}\
@@ -273,6 +353,19 @@ mod tests {
     }
 
     #[test]
+    fn a_server_keeps_its_colour_and_no_two_of_a_scenario_share_one() {
+        let scenario = |names: &[&str]| {
+            let contenders = names.iter().map(|name| Contender::new((*name).to_owned(), &[])).collect();
+            Scenario { title: String::new(), contenders }
+        };
+        let mut palette = Palette::default();
+        assert_eq!(palette.of(&scenario(&["a", "b (not durable)", "c"])), [0, 1, 2]);
+        assert_eq!(palette.of(&scenario(&["a", "d", "b"])), [0, 2, 1]);
+        // Both c and d have the third colour.
+        assert_eq!(palette.of(&scenario(&["c", "d"])), [2, 0]);
+    }
+
+    #[test]
     fn the_page_names_everything_and_loads_nothing() {
         let contenders = vec![
             Contender::new("ours".to_owned(), &[round(900, 3)]),
@@ -280,7 +373,16 @@ mod tests {
             Contender::new("failed".to_owned(), &[]),
         ];
         let scenario = Scenario { title: "GET & more".to_owned(), contenders };
-        let page = page("title", "subtitle", &[scenario]);
+        let mark = |verdict, figure| MarkRow {
+            what: "speed <of light>".to_owned(),
+            figure,
+            threshold: "≤ 1 ×".to_owned(),
+            verdict,
+            detail: "the reason".to_owned(),
+        };
+        let marks = [mark("met", Some(0.5)), mark("NOT MET", Some(1.5)), mark("not measured", None)];
+        let page = page("title", "subtitle", &marks, &[&scenario]);
+        assert!(page.contains("1 met of 2 measured") && page.contains("speed &lt;of light&gt;"));
         for part in ["GET &amp; more", "&lt;them&gt;", "3.00 ×", "<svg", "curve line1", "99.9 %", "requests/s"] {
             assert!(page.contains(part), "'{part}' is missing");
         }

@@ -245,6 +245,20 @@ mod tests {
     }
 
     #[test]
+    fn every_variable_that_clients_hear_is_known_to_the_server() {
+        let command = Arguments::command();
+        let mut heard: Vec<&str> = Vec::new();
+        let mut commands: Vec<&clap::Command> = vec![&command];
+        while let Some(command) = commands.pop() {
+            commands.extend(command.get_subcommands());
+            heard.extend(command.get_arguments().filter_map(|argument| argument.get_env()?.to_str()));
+        }
+        assert!(heard.contains(&"DELTA_ADDR"));
+        let unknown = crate::config::unknown_variables(heard.into_iter().map(Into::into));
+        assert!(unknown.is_empty(), "{unknown:?}");
+    }
+
+    #[test]
     fn two_conditions_are_refused() {
         let both = ["deltadb", "put", "s", "k", "--if-absent", "--if-version", "3"];
         assert!(Arguments::try_parse_from(both).is_err());

@@ -46,6 +46,11 @@ pub const SETTINGS: [Setting; 20] = [
     plain("config"),
 ];
 
+/// What the names of variables begin with.
+const VARIABLE_PREFIX: &str = "DELTA_";
+/// Variables that only the client subcommands hear.
+pub const CLIENT_VARIABLES: [&str; 4] = ["DELTA_ADDR", "DELTA_KEY", "DELTA_KEY_FILE", "DELTA_TIMEOUT"];
+
 impl Setting {
     /// Every variable that sets it.
     pub fn variable_names(&self) -> Vec<String> {
@@ -175,12 +180,20 @@ impl Layers {
     }
 }
 
+/// Of these variables, those that look like settings of this program and are none: most likely misspelt.
+pub fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
+    let known: Vec<String> = SETTINGS.iter().flat_map(Setting::variable_names).collect();
+    let of_clients = |name: &str| CLIENT_VARIABLES.contains(&name);
+    let texts = names.filter_map(|name| name.into_string().ok());
+    texts.filter(|name| name.starts_with(VARIABLE_PREFIX) && !known.contains(name) && !of_clients(name)).collect()
+}
+
 const fn plain(name: &'static str) -> Setting {
     Setting { name, aliases: &[], variables: &[], secret: false }
 }
 
 fn variable_name(name: &str) -> String {
-    format!("DELTA_{}", name.replace('-', "_").to_ascii_uppercase())
+    format!("{VARIABLE_PREFIX}{}", name.replace('-', "_").to_ascii_uppercase())
 }
 
 fn known_key(key: &str, path: &Path) -> Result<&'static Setting, ConfigError> {

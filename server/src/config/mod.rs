@@ -14,7 +14,7 @@ mod secret;
 
 pub use error::ConfigError;
 pub use flags::ServeFlags;
-pub use layers::{SETTINGS, Setting};
+pub use layers::{CLIENT_VARIABLES, SETTINGS, Setting, unknown_variables};
 pub use parse::{parse_duration, parse_size};
 pub use secret::{Means, MeansKind, SecretSource, choose_secret};
 

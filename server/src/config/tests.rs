@@ -187,3 +187,9 @@ fn sizes_and_durations_mean_what_they_say() {
     assert!(parse_duration("1w").is_err());
     assert!(parse_duration("18446744073709551615d").is_err());
 }
+
+#[test]
+fn variables_that_look_like_settings_and_are_none_are_named() {
+    let names = ["DELTA_REST_ADDR", "DELTA_REST_ADR", "DELTA_KEY", "DELTADB_BIN", "ADMIN_KEY", "PATH"];
+    assert_eq!(unknown_variables(names.iter().map(OsString::from)), ["DELTA_REST_ADR"]);
+}

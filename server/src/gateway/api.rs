@@ -29,6 +29,12 @@ pub trait Api: 'static {
     /// The same for a caller that can wait.
     fn call(&self, principal: &Principal, command: Command<'static>) -> impl Future<Output = Outcome> + 'static;
 
+    /// Requests of this shard that wait for room at another shard. When `submit` makes it grow, that request waits, and
+    /// its connection should bring no more until one of them has found room.
+    fn waiting_for_room(&self) -> usize {
+        0
+    }
+
     /// Whether the server can serve.
     fn health(&self) -> Health;
 

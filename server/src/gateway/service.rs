@@ -66,6 +66,12 @@ impl<P: Platform, S: Storage, B: Doorbell> Service for ShardService<P, S, B> {
                 self.platform.spawn().spawn(TaskClass::Foreground, self.http.serve(stream));
             }
             NetEvent::Accepted { connection, .. } => self.wire.on_accepted(connection),
+            NetEvent::TurnedAway { connection, listener: HTTP_LISTENER } => {
+                self.net.output(connection, |out| out.extend_from_slice(&self.http.turned_away()));
+                self.net.close(connection);
+            }
+            NetEvent::TurnedAway { connection, .. } => self.wire.on_turned_away(connection),
+            NetEvent::Expired { connection } => self.wire.on_expired(connection),
             NetEvent::Received { connection, bytes } => self.wire.on_received(connection, bytes),
             NetEvent::EndOfInput { connection } => self.wire.on_end_of_input(connection),
             NetEvent::Drained { connection } => self.wire.on_drained(connection),
@@ -74,7 +80,9 @@ impl<P: Platform, S: Storage, B: Doorbell> Service for ShardService<P, S, B> {
     }
 
     fn on_turn(&self) -> bool {
-        self.dispatch.turn()
+        let has_more = self.dispatch.turn();
+        self.wire.on_turn();
+        has_more
     }
 }
 
@@ -107,6 +115,14 @@ impl WireOutput for Net {
 
     fn output_bytes(&self, connection: ConnectionId) -> usize {
         Net::output_bytes(self, connection)
+    }
+
+    fn output_bytes_max(&self) -> usize {
+        Net::output_bytes_max(self)
+    }
+
+    fn is_full(&self, connection: ConnectionId) -> bool {
+        Net::is_full(self, connection)
     }
 
     fn pause(&self, connection: ConnectionId) {

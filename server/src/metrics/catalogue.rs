@@ -108,6 +108,7 @@ pub static FIGURES: &[Figure] = figures! {
     counter Things "mailbox_requests" mailbox_requests "Commands sent to other shards";
     counter Things "mailbox_refused" mailbox_refused "Commands refused because another shard's mailbox was full";
     gauge Things "mailbox_outstanding" mailbox_outstanding "Commands waiting for another shard's answer";
+    gauge Things "mailbox_waiting" mailbox_waiting "Commands waiting for room in another shard's mailbox";
     counter Things "wire_errors" wire_errors "Errors sent on the wire protocol";
 };
 
@@ -138,8 +139,8 @@ pub static DISTRIBUTIONS: &[Distribution] = &[
         values: |shard| &shard.commit_ns,
     },
     Distribution {
-        name: "request_duration",
-        help: "Time from a command's arrival to its outcome, both protocols",
+        name: "wire_request_duration",
+        help: "Time from a wire request's arrival to its reply; of requests that arrive together one is measured",
         unit: "seconds",
         powers: LATENCY_POWERS,
         scale: SECONDS,

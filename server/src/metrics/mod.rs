@@ -126,6 +126,7 @@ pub struct ShardMetrics {
     pub mailbox_requests: Counter,
     pub mailbox_refused: Counter,
     pub mailbox_outstanding: Gauge,
+    pub mailbox_waiting: Gauge,
     pub wire_requests: [Counter; 16],
     pub wire_errors: Counter,
     pub request_ns: Histogram,
@@ -177,9 +178,13 @@ pub const HTTP_ROUTES: [&str; 16] = [
 pub struct HttpMetrics {
     /// By route (index into [`HTTP_ROUTES`]) and status class or code; see [`HTTP_STATUSES`].
     pub requests: [[Counter; HTTP_STATUSES.len()]; HTTP_ROUTES.len()],
-    /// Latency, by route.
-    pub latency_ns: [Histogram; HTTP_ROUTES.len()],
+    /// Latency, by route and class of status; see [`HTTP_CLASSES`].
+    pub latency_ns: [[Histogram; HTTP_CLASSES.len()]; HTTP_ROUTES.len()],
 }
+
+/// Classes of status that latencies are told apart by: what was done, what needed no doing, what was refused, and what
+/// the server could not do. Mixing them would hide slow successes behind quick refusals.
+pub const HTTP_CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
 /// Statuses that `/metrics` tells apart; anything else counts as the last.
 pub const HTTP_STATUSES: [u16; 22] =

@@ -4,7 +4,7 @@
 
 use super::catalogue::{DISTRIBUTIONS, Distribution, FIGURES, Figure, LATENCY_POWERS, SECONDS, Unit};
 use super::process::{self, ProcessFigures};
-use super::{HISTOGRAM_BUCKETS, HTTP_ROUTES, HTTP_STATUSES, Metrics, ShardMetrics, WIRE_OPERATIONS};
+use super::{HISTOGRAM_BUCKETS, HTTP_CLASSES, HTTP_ROUTES, HTTP_STATUSES, Metrics, ShardMetrics, WIRE_OPERATIONS};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
@@ -112,20 +112,22 @@ fn encode_http_requests(encoder: &mut DescriptorEncoder, shards: &[ShardMetrics]
 }
 
 fn encode_http_latency(encoder: &mut DescriptorEncoder, shards: &[ShardMetrics]) -> Result<(), Error> {
-    let help = "Time from an HTTP request's head to its reply, by route";
+    let help = "Time from an HTTP request's head to its reply, by route and class of status";
     let unit = NameUnit::Seconds;
     let mut metric = encoder.encode_descriptor("http_request_duration", help, Some(&unit), MetricType::Histogram)?;
     for (route, name) in HTTP_ROUTES.iter().enumerate() {
-        let mut counts = [0; HISTOGRAM_BUCKETS];
-        let mut sum = 0;
-        for shard in shards {
-            let latency = &shard.http.latency_ns[route];
-            counts.iter_mut().zip(latency.bucket_counts()).for_each(|(total, more)| *total += more);
-            sum += latency.sum();
-        }
-        if counts.iter().any(|count| *count > 0) {
-            let labels = [("route", *name)];
-            summarize(&counts, sum, LATENCY_POWERS, SECONDS).encode(&mut metric.encode_family(&labels)?)?;
+        for (position, class) in HTTP_CLASSES.iter().enumerate() {
+            let mut counts = [0; HISTOGRAM_BUCKETS];
+            let mut sum = 0;
+            for shard in shards {
+                let latency = &shard.http.latency_ns[route][position];
+                counts.iter_mut().zip(latency.bucket_counts()).for_each(|(total, more)| *total += more);
+                sum += latency.sum();
+            }
+            if counts.iter().any(|count| *count > 0) {
+                let labels = [("route", *name), ("status", *class)];
+                summarize(&counts, sum, LATENCY_POWERS, SECONDS).encode(&mut metric.encode_family(&labels)?)?;
+            }
         }
     }
     Ok(())
@@ -255,15 +257,21 @@ mod tests {
         metrics.shards[0].wire_requests[2].add(3);
         for (shard, amount) in [(0, 2), (1, 3)] {
             metrics.shards[shard].http.requests[2][0].add(amount);
-            metrics.shards[shard].http.latency_ns[2].record(5_000_000);
+            metrics.shards[shard].http.latency_ns[2][0].record(5_000_000);
         }
+        metrics.shards[1].http.latency_ns[2][3].record(1_000);
+        metrics.shards[1].request_ns.record(1_000);
         let samples = scrape(&open_metrics(&metrics));
+        assert_eq!(samples["deltadb_wire_request_duration_seconds_count{shard=\"1\"}"], 1.0);
         assert_eq!(samples["deltadb_cache_hits_total{shard=\"1\"}"], 5.0);
         assert_eq!(samples["deltadb_cache_bytes{shard=\"0\"}"], 77.0);
         assert_eq!(samples["deltadb_wire_requests_total{shard=\"0\",operation=\"put\"}"], 3.0);
         assert_eq!(samples["deltadb_http_requests_total{route=\"entity_put\",status=\"200\"}"], 5.0);
-        assert_eq!(samples["deltadb_http_request_duration_seconds_count{route=\"entity_put\"}"], 2.0);
-        assert!((samples["deltadb_http_request_duration_seconds_sum{route=\"entity_put\"}"] - 0.01).abs() < 1e-9);
+        let latency = |kind: &str, class: &str| {
+            format!("deltadb_http_request_duration_seconds_{kind}{{route=\"entity_put\",status=\"{class}\"}}")
+        };
+        assert_eq!((samples[&latency("count", "2xx")], samples[&latency("count", "5xx")]), (2.0, 1.0));
+        assert!((samples[&latency("sum", "2xx")] - 0.01).abs() < 1e-9);
         assert!(samples["process_resident_memory_bytes"] > 1e6);
         assert!(samples.keys().any(|series| series.starts_with("deltadb_build_info{version=")));
         assert!(!samples.keys().any(|series| series.contains("entity_get")), "unused routes have no series");

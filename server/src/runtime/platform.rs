@@ -89,7 +89,7 @@ pub trait Disk: Clone + 'static {
     fn remove_dir_all(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
     /// Makes names created in, renamed into or removed from this directory durable.
     fn sync_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
-    /// The stamp of a file; `NotFound` when there is none.
+    /// The stamp of a file; `NotFound` when there is none, another error for what is no regular file.
     fn stamp(&self, path: &Path) -> impl Future<Output = io::Result<FileStamp>>;
     /// Bytes an unprivileged writer may still use on the file system of this path.
     fn space_available(&self, path: &Path) -> impl Future<Output = io::Result<u64>>;

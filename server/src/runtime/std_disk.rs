@@ -81,6 +81,10 @@ pub(super) mod blocking {
 
     pub fn stamp(path: &Path) -> io::Result<FileStamp> {
         let metadata = at_path(path, "look at", fs::metadata(path))?;
+        if !metadata.is_file() {
+            // Opening a pipe or a device could wait for ever.
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is no regular file", path.display())));
+        }
         let modified_ns = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
         Ok(FileStamp { size_bytes: metadata.len(), modified_ns, inode: metadata.ino() })
     }

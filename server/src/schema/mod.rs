@@ -33,4 +33,4 @@ pub use entity_map::{EntityMap, parse_entity_map};
 pub use json::JsonParser;
 pub use shard::{CheckError, ShardTemplates};
 pub use template::Template;
-pub use templates::Templates;
+pub use templates::{FileChange, Templates};

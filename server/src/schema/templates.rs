@@ -8,7 +8,10 @@
 //!   `delete` and `rescan`; any shard may call `load` and `get`.
 //! * No lock is held across an await, and none is needed on the hot path (see `shard`).
 //!
-//! Operators may edit the files: `rescan`, called about once a second, notices it by size, time and inode.
+//! * A damaged template is not handed out either: whoever asks for it is told that it is damaged, and why.
+//!
+//! Operators may edit the files: `rescan`, called about once a second, notices it by size, time and inode, compiles what
+//! is new, and says what it found, so that it can be logged.
 
 use super::template::{Template, TemplateError};
 use super::turn::Turn;
@@ -55,6 +58,17 @@ pub struct Templates {
     turn: Turn,
 }
 
+/// What a scan found an operator to have done to a template file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileChange {
+    /// There was none before.
+    Added,
+    /// It holds another text.
+    Changed,
+    /// It is gone.
+    Removed,
+}
+
 struct File {
     /// The file as it was when its state was found; none when the next scan must look again.
     stamp: Option<FileStamp>,
@@ -63,8 +77,19 @@ struct File {
     is_missing: bool,
 }
 
+/// What a scan found.
+#[derive(Default)]
+struct Found {
+    changes: Vec<(String, FileChange)>,
+    to_load: Vec<String>,
+}
+
 /// A file changed more recently than this may change again without its time showing it.
 const TIME_RESOLUTION_NS: i128 = 50_000_000;
+/// Changed templates that one scan compiles; more are compiled at their next use.
+const LOADS_PER_SCAN_MAX: usize = 32;
+/// How often somebody who asks for a template waits for one that changes while it is loaded.
+const LOADS_PER_GET_MAX: usize = 8;
 /// What a template file's name ends in.
 const FILE_SUFFIX: &str = ".json";
 
@@ -84,7 +109,8 @@ impl Templates {
             files: Mutex::new(BTreeMap::new()),
             turn: Turn::default(),
         });
-        templates.rescan(platform).await.map_err(failed("read"))?;
+        // What is there at start is no change, and is compiled on demand.
+        templates.scan(platform).await.map_err(failed("read"))?;
         Ok(templates)
     }
 
@@ -130,19 +156,19 @@ impl Templates {
         }
     }
 
-    /// The text of a template as stored, damaged or not.
+    /// The text of a template as stored. A damaged one is refused by name.
     pub async fn get<P: Platform>(&self, platform: &P, id: &str) -> Result<Option<Vec<u8>>, Failure> {
-        match self.state(id) {
-            TemplateState::Absent => Ok(None),
-            TemplateState::Loaded(template) => Ok(Some(template.text().to_vec())),
-            TemplateState::Unloaded | TemplateState::Damaged(_) => {
-                match read_whole(platform.disk(), &self.path_of(id), TEMPLATE_BYTES_MAX).await {
-                    Ok(text) => Ok(Some(text)),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                    Err(error) => Err(self.damaged_failure(id, &format!("it cannot be read: {error}"))),
-                }
+        for _ in 0..LOADS_PER_GET_MAX {
+            self.load(platform, id).await;
+            match self.state(id) {
+                TemplateState::Absent => return Ok(None),
+                TemplateState::Loaded(template) => return Ok(Some(template.text().to_vec())),
+                TemplateState::Damaged(reason) => return Err(self.damaged_failure(id, &reason)),
+                // It has changed again.
+                TemplateState::Unloaded => {}
             }
         }
+        Err(Failure::new(ErrorCode::Overloaded, format!("the template '{id}' is changing: retry")))
     }
 
     /// Compiles a text and makes it the template of a schema; whether there was none before. When this returns it is
@@ -190,67 +216,94 @@ impl Templates {
         Ok(())
     }
 
-    /// Compares the files with what is known of them: new and changed ones are loaded at their next use, removed
-    /// ones forgotten once two scans in a row have missed them. After an error what was known stays in force.
-    pub async fn rescan<P: Platform>(&self, platform: &P) -> io::Result<()> {
-        let names = platform.disk().read_dir(&self.directory).await?;
-        let found: Vec<&str> = names.iter().filter_map(|name| id_of(name)).collect();
-        for id in &found {
-            self.compare(platform, id).await;
+    /// Compares the files with what is known of them, and returns what an operator has changed: new and changed ones
+    /// are compiled, removed ones forgotten once two scans in a row have missed them. After an error what was known
+    /// stays in force.
+    pub async fn rescan<P: Platform>(&self, platform: &P) -> io::Result<Vec<(String, FileChange)>> {
+        let found = self.scan(platform).await?;
+        for id in found.to_load.iter().take(LOADS_PER_SCAN_MAX) {
+            self.load(platform, id).await;
             platform.spawn().yield_if_due().await;
         }
-        let sought: std::collections::HashSet<&str> = found.into_iter().collect();
+        Ok(found.changes)
+    }
+
+    async fn scan<P: Platform>(&self, platform: &P) -> io::Result<Found> {
+        let names = platform.disk().read_dir(&self.directory).await?;
+        let on_disk: Vec<&str> = names.iter().filter_map(|name| id_of(name)).collect();
+        let mut found = Found::default();
+        for id in &on_disk {
+            self.compare(platform, id, &mut found).await;
+            platform.spawn().yield_if_due().await;
+        }
+        let sought: std::collections::HashSet<&str> = on_disk.into_iter().collect();
         let unseen: Vec<String> = self.files().keys().filter(|id| !sought.contains(id.as_str())).cloned().collect();
         for id in &unseen {
-            self.compare(platform, id).await;
+            self.compare(platform, id, &mut found).await;
         }
-        Ok(())
+        Ok(found)
     }
 
     /// Looks whether a file is as it was known; most are, and then no turn is needed.
-    async fn compare<P: Platform>(&self, platform: &P, id: &str) {
+    async fn compare<P: Platform>(&self, platform: &P, id: &str, found: &mut Found) {
         let stamp = platform.disk().stamp(&self.path_of(id)).await.ok();
         {
             let mut files = self.files();
-            if let (Some(stamp), Some(file)) = (stamp, files.get_mut(id)) {
-                let is_unread = matches!(file.state, TemplateState::Unloaded);
-                if is_unread || file.stamp == Some(stamp) {
-                    file.is_missing = false;
-                    return;
-                }
+            if let (Some(stamp), Some(file)) = (stamp, files.get_mut(id))
+                && file.stamp == Some(stamp)
+            {
+                file.is_missing = false;
+                return;
             }
         }
         let _turn = self.turn.take().await;
         let stamp = platform.disk().stamp(&self.path_of(id)).await;
         match stamp {
-            Ok(_) => self.note_change(platform, id).await,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.note_missing(id),
-            Err(error) => self.install(id, None, damaged(&format!("it cannot be looked at: {error}"))),
-        }
-    }
-
-    /// A file differs from what is known: it is compiled at its next use, unless its text is the one that is loaded.
-    /// Called in turn.
-    async fn note_change<P: Platform>(&self, platform: &P, id: &str) {
-        let loaded = match self.state(id) {
-            TemplateState::Loaded(template) => template,
-            TemplateState::Absent | TemplateState::Unloaded | TemplateState::Damaged(_) => {
-                self.install(id, None, TemplateState::Unloaded);
-                return;
-            }
-        };
-        let stamp = self.settled_stamp(platform, id).await;
-        match read_whole(platform.disk(), &self.path_of(id), TEMPLATE_BYTES_MAX).await {
-            Ok(text) if text == loaded.text() => {
-                if let Some(file) = self.files().get_mut(id) {
-                    (file.stamp, file.is_missing) = (stamp, false);
+            Ok(_) => self.note_change(platform, id, found).await,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.note_missing(id, found),
+            Err(error) => {
+                let reason = format!("it cannot be looked at: {error}");
+                let is_known = matches!(self.state(id), TemplateState::Damaged(known) if *known == *reason);
+                if !is_known {
+                    self.install(id, None, damaged(&reason));
                 }
             }
-            _ => self.install(id, None, TemplateState::Unloaded),
         }
     }
 
-    fn note_missing(&self, id: &str) {
+    /// A file differs from what is known: it is to be compiled, unless its text is the one that is loaded. Called in
+    /// turn.
+    async fn note_change<P: Platform>(&self, platform: &P, id: &str, found: &mut Found) {
+        let (state, known_stamp) = match self.files().get(id) {
+            Some(file) => (file.state.clone(), file.stamp),
+            None => (TemplateState::Absent, None),
+        };
+        let stamp = self.settled_stamp(platform, id).await;
+        if let TemplateState::Loaded(loaded) = &state {
+            match read_whole(platform.disk(), &self.path_of(id), TEMPLATE_BYTES_MAX).await {
+                Ok(text) if text == loaded.text() => return self.note_same(id, stamp),
+                _ => found.changes.push((id.to_owned(), FileChange::Changed)),
+            }
+        } else if matches!(state, TemplateState::Absent) {
+            found.changes.push((id.to_owned(), FileChange::Added));
+        } else if known_stamp.is_some() {
+            found.changes.push((id.to_owned(), FileChange::Changed));
+        } else if matches!(state, TemplateState::Unloaded) {
+            // It was too fresh to be told from a later text. Nobody has used it, so nothing changes.
+            return self.note_same(id, stamp);
+        }
+        found.to_load.push(id.to_owned());
+        self.install(id, stamp, TemplateState::Unloaded);
+    }
+
+    /// The file is what it was when its state was found.
+    fn note_same(&self, id: &str, stamp: Option<FileStamp>) {
+        if let Some(file) = self.files().get_mut(id) {
+            (file.stamp, file.is_missing) = (stamp, false);
+        }
+    }
+
+    fn note_missing(&self, id: &str, found: &mut Found) {
         let is_gone = match self.files().get_mut(id) {
             Some(file) if !file.is_missing => {
                 // A file that comes back is looked at again, whatever its stamp.
@@ -262,6 +315,7 @@ impl Templates {
         };
         if is_gone {
             self.forget(id);
+            found.changes.push((id.to_owned(), FileChange::Removed));
         }
     }
 
@@ -316,7 +370,7 @@ impl Templates {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The refusal of a write to a schema whose template is damaged.
+    /// The refusal of a write to a schema whose template is damaged, or of a read of that template.
     pub fn damaged_failure(&self, id: &str, reason: &str) -> Failure {
         let path = self.path_of(id);
         let message = format!(

@@ -27,20 +27,18 @@ use crate::runtime::preflight::{self, PreflightError};
 use crate::runtime::shard::ShardThreads;
 use crate::storage::store::{DirectoryLock, StoreError, restrict_file_modes};
 use admin_key::AdminKey;
-use plan::{EVERYBODY, FIRST_SHARD, NOBODY, Plan, ShardReport};
+use plan::{EVERYBODY, FIRST_SHARD, NOBODY, Notice, Plan, ShardReport};
 use prepare::Prepared;
 use signals::StopSignal;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::AtomicU8;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 /// How long a start waits for another server to let go of the directory: a killed one may linger.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
-/// How often the main thread looks for a stop signal.
-const SIGNAL_TICK: Duration = Duration::from_millis(20);
 /// A start with less free space than this is refused.
 const FREE_BYTES_MIN: u64 = 16 << 20;
 /// A start that cannot hold this many connections is refused.
@@ -84,9 +82,10 @@ impl From<StoreError> for StartError {
 
 /// Serves until told to stop.
 pub fn serve(config: Config) -> Result<(), StartError> {
-    let stop = StopSignal::install().map_err(|error| {
+    let no_handlers = |error: std::io::Error| {
         StartError::new(ExitStatus::Failure, format!("signal handlers cannot be installed: {error}"))
-    })?;
+    };
+    let stop = StopSignal::install().map_err(no_handlers)?;
     let placement = machine(&config)?;
     let lock = DirectoryLock::acquire(&config.data_dir, LOCK_PATIENCE)?;
     check_space(&config.data_dir)?;
@@ -94,10 +93,12 @@ pub fn serve(config: Config) -> Result<(), StartError> {
     let prepared = prepare::prepare(&config, &placement)?;
     let admin_key = admin_key::obtain(&config)?;
     probe_shard_ports(&config, usize::from(prepared.store.shards()))?;
-    let (plan, reports) = make_plan(&config, &placement, &prepared, &admin_key);
-    let plan = Arc::new(plan);
+    let (notify, notices) = channel();
+    let plan = Arc::new(make_plan(&config, &placement, &prepared, &admin_key, notify.clone()));
+    // Once the main thread is gone the process is ending anyway.
+    stop.on_raise(move || drop(notify.send(Notice::Stop))).map_err(no_handlers)?;
     let threads = start_shards(&config, &placement, &plan)?;
-    let outcome = run(&config, &plan, &prepared, &admin_key, &reports, &stop);
+    let outcome = run(&config, &plan, &prepared, &admin_key, &notices, &stop);
     if outcome.is_err() {
         plan.board.begin_drain();
     }
@@ -205,13 +206,13 @@ fn make_plan(
     placement: &Placement,
     prepared: &Prepared,
     admin_key: &AdminKey,
-) -> (Plan, Receiver<(usize, ShardReport)>) {
+    notify: Sender<Notice>,
+) -> Plan {
     let store = &prepared.store;
     let shards = usize::from(store.shards());
-    let (sender, reports) = channel();
     let cache_bytes = config.cache_bytes.unwrap_or_else(|| placement.memory_limit_bytes() / CACHE_SHARE);
     let cache_entries = config.cache_entries.unwrap_or(u64::from(u32::MAX));
-    let plan = Plan {
+    Plan {
         store: store.clone(),
         store_id: store.id(),
         generation: store.generation(),
@@ -233,10 +234,9 @@ fn make_plan(
         addresses: Mutex::new((config.rest_addr, config.wire_addr)),
         wire_socket: config.wire_socket.clone(),
         wire_shard_base_port: config.wire_shard_base_port,
-        reports: Mutex::new(sender),
+        notices: Mutex::new(notify),
         shards_allowed_to_listen: AtomicU8::new(NOBODY),
-    };
-    (plan, reports)
+    }
 }
 
 fn start_shards(config: &Config, placement: &Placement, plan: &Arc<Plan>) -> Result<ShardThreads, StartError> {
@@ -255,11 +255,11 @@ fn run(
     plan: &Plan,
     prepared: &Prepared,
     admin_key: &AdminKey,
-    reports: &Receiver<(usize, ShardReport)>,
+    notices: &Receiver<Notice>,
     stop: &StopSignal,
 ) -> Result<(), StartError> {
     let shards = plan.shard_directories.len();
-    let mut progress = Progress { reports, stop, plan, opened: 0, listening: 0, stopped: 0 };
+    let mut progress = Progress { notices, stop, plan, opened: 0, listening: 0, stopped: 0 };
     if !progress.until(|progress| progress.opened == shards)? {
         return progress.finish(shards);
     }
@@ -279,7 +279,7 @@ fn run(
 
 /// Counts what shards report.
 struct Progress<'a> {
-    reports: &'a Receiver<(usize, ShardReport)>,
+    notices: &'a Receiver<Notice>,
     stop: &'a StopSignal,
     plan: &'a Plan,
     opened: usize,
@@ -311,18 +311,17 @@ impl Progress<'_> {
     }
 
     fn step(&mut self) -> Result<(), StartError> {
-        match self.reports.recv_timeout(SIGNAL_TICK) {
-            Ok((_, ShardReport::Opened)) => self.opened += 1,
-            Ok((_, ShardReport::Listening { http, wire })) => {
+        match self.notices.recv() {
+            Ok(Notice::Shard(ShardReport::Opened)) => self.opened += 1,
+            Ok(Notice::Shard(ShardReport::Listening { http, wire })) => {
                 self.listening += 1;
                 self.plan.set_addresses(http, wire);
             }
-            Ok((_, ShardReport::Stopped)) => self.stopped += 1,
-            Ok((_, ShardReport::Failed { status, message })) => return Err(StartError::new(status, message)),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => {
-                return Err(StartError::new(ExitStatus::Failure, "every shard is gone: see the log"));
-            }
+            Ok(Notice::Shard(ShardReport::Stopped)) => self.stopped += 1,
+            Ok(Notice::Shard(ShardReport::Failed { status, message })) => return Err(StartError::new(status, message)),
+            // Whoever waits for something looks at the signal itself.
+            Ok(Notice::Stop) => {}
+            Err(_) => return Err(StartError::new(ExitStatus::Failure, "every shard is gone: see the log")),
         }
         Ok(())
     }

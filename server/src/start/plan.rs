@@ -38,6 +38,15 @@ pub(super) enum ShardReport {
     },
 }
 
+/// What the main thread waits for.
+#[derive(Debug)]
+pub(super) enum Notice {
+    /// A shard got on.
+    Shard(ShardReport),
+    /// A stop was asked for.
+    Stop,
+}
+
 /// Shared by all shard threads.
 pub(super) struct Plan {
     pub(super) store: Arc<Store>,
@@ -63,7 +72,7 @@ pub(super) struct Plan {
     pub(super) addresses: Mutex<(SocketAddr, SocketAddr)>,
     pub(super) wire_socket: Option<PathBuf>,
     pub(super) wire_shard_base_port: u16,
-    pub(super) reports: Mutex<Sender<(usize, ShardReport)>>,
+    pub(super) notices: Mutex<Sender<Notice>>,
     pub(super) shards_allowed_to_listen: AtomicU8,
 }
 
@@ -73,9 +82,9 @@ pub(super) const FIRST_SHARD: u8 = 1;
 pub(super) const EVERYBODY: u8 = 2;
 
 impl Plan {
-    pub(super) fn report(&self, shard: usize, report: ShardReport) {
+    pub(super) fn report(&self, report: ShardReport) {
         // The main thread outlives the shards; should it be gone, the process is ending anyway.
-        let _ = self.reports.lock().unwrap_or_else(PoisonError::into_inner).send((shard, report));
+        let _ = self.notices.lock().unwrap_or_else(PoisonError::into_inner).send(Notice::Shard(report));
     }
 
     pub(super) fn may_listen(&self, shard: usize) -> bool {

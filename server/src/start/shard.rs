@@ -14,6 +14,7 @@ use crate::runtime::net::{ListenAddress, Net};
 use crate::runtime::platform::{Clock, Platform};
 use crate::runtime::production::Production;
 use crate::runtime::shard::ShardContext;
+use crate::schema::FileChange;
 use crate::storage::Storage;
 use crate::storage::log::{LogIdentity, LogOptions, LogSizes, LogStorage, OpenError};
 use futures_lite::future::or;
@@ -27,10 +28,10 @@ type ShardDispatch = Dispatch<Production, LogStorage<Production>, ShardDoorbell>
 type Failed = (ExitStatus, String);
 type Running = ShardService<Production, LogStorage<Production>, ShardDoorbell>;
 
-/// How often a shard looks whether it shall stop.
-const TICK: Duration = Duration::from_millis(50);
+/// How often a shard looks whether it shall stop. Each look wakes an idle shard, which is to cost next to nothing.
+const TICK: Duration = Duration::from_millis(100);
 /// Ticks between two rounds of housekeeping (gauges, templates, health).
-const TICKS_PER_ROUND: u64 = 20;
+const TICKS_PER_ROUND: u64 = 10;
 /// Rounds between two looks for data keys that nobody names any more.
 const ROUNDS_PER_KEY_CHECK: u64 = 10;
 /// Connections still open after the drain get this long to take their last bytes.
@@ -38,7 +39,6 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Runs to the end of the process's life. Errors reach the main thread through the plan's reports.
 pub(super) async fn run(plan: Arc<Plan>, context: ShardContext) {
-    let index = context.index;
     let report = match serve(&plan, context).await {
         Ok(()) => ShardReport::Stopped,
         Err((status, message)) => {
@@ -47,7 +47,7 @@ pub(super) async fn run(plan: Arc<Plan>, context: ShardContext) {
             ShardReport::Failed { status, message }
         }
     };
-    plan.report(index, report);
+    plan.report(report);
 }
 
 async fn serve(plan: &Arc<Plan>, context: ShardContext) -> Result<(), Failed> {
@@ -58,7 +58,7 @@ async fn serve(plan: &Arc<Plan>, context: ShardContext) -> Result<(), Failed> {
         WireIdentity { server_version: env!("CARGO_PKG_VERSION").into(), store_id: hex::encode(plan.store_id) };
     let service = ShardService::new(platform.clone(), net.clone(), dispatch.clone(), identity);
     net.attach(service.clone());
-    plan.report(index, ShardReport::Opened);
+    plan.report(ShardReport::Opened);
     while !plan.may_listen(index) {
         if plan.board.is_draining() {
             return storage.shutdown().await.map_err(|error| (ExitStatus::Failure, error.to_string()));
@@ -70,7 +70,7 @@ async fn serve(plan: &Arc<Plan>, context: ShardContext) -> Result<(), Failed> {
     if let Some(address) = bound.shard {
         let _ = plan.shard_addresses[index].set(address);
     }
-    plan.report(index, ShardReport::Listening { http: bound.http, wire: bound.wire });
+    plan.report(ShardReport::Listening { http: bound.http, wire: bound.wire });
     keep_house(plan, index, &platform, &dispatch).await;
     drain(plan, index, &platform, &net, &dispatch, &service).await;
     let sealed = storage.shutdown().await;
@@ -194,21 +194,46 @@ fn listen(plan: &Plan, index: usize, net: &Net) -> io::Result<Bound> {
 /// Until a stop is asked for: gauges, health, templates, and data keys that can go.
 async fn keep_house(plan: &Plan, index: usize, platform: &Production, dispatch: &Rc<ShardDispatch>) {
     let (mut ticks, mut known) = (0u64, Vec::new());
+    let mut templates_readable = true;
     while !plan.board.is_draining() {
-        if ticks.is_multiple_of(TICKS_PER_ROUND) {
-            report_health(plan, index, dispatch, &mut known);
-            if index == 0 {
-                if let Err(error) = plan.templates.rescan(platform).await {
-                    tracing::warn!("templates were not looked over: {error}; tried again in a second");
-                }
-                if (ticks / TICKS_PER_ROUND) % ROUNDS_PER_KEY_CHECK == ROUNDS_PER_KEY_CHECK - 1 {
-                    // A peer that is gone would never answer: a drain ends the wait.
-                    or(dispatch.drop_unused_keys(), drain_begun(plan, platform)).await;
-                }
+        let round_is_due = ticks.is_multiple_of(TICKS_PER_ROUND);
+        if index == 0 && round_is_due {
+            look_over_templates(plan, platform, &mut templates_readable).await;
+            if (ticks / TICKS_PER_ROUND) % ROUNDS_PER_KEY_CHECK == ROUNDS_PER_KEY_CHECK - 1 {
+                // A peer that is gone would never answer: a drain ends the wait.
+                or(dispatch.drop_unused_keys(), drain_begun(plan, platform)).await;
             }
+        }
+        if round_is_due {
+            report_health(plan, index, dispatch, &mut known);
         }
         ticks += 1;
         platform.clock().sleep(TICK).await;
+    }
+}
+
+/// Picks up what was done to the template files. A file that does not compile is a problem of the health report.
+async fn look_over_templates(plan: &Plan, platform: &Production, readable: &mut bool) {
+    match plan.templates.rescan(platform).await {
+        Ok(changes) => {
+            for (id, change) in changes {
+                let file = plan.templates.path_of(&id);
+                match change {
+                    FileChange::Added => tracing::info!("the template file {} was added", file.display()),
+                    FileChange::Changed => tracing::info!("the template file {} was changed", file.display()),
+                    FileChange::Removed => tracing::info!(
+                        "the template file {} was removed: schema '{id}' takes any JSON from now on",
+                        file.display()
+                    ),
+                }
+            }
+            *readable = true;
+        }
+        // Said once, not every second.
+        Err(error) if std::mem::take(readable) => {
+            tracing::warn!("template files cannot be looked over: {error}; what is known stays in force");
+        }
+        Err(_) => {}
     }
 }
 
@@ -227,7 +252,7 @@ fn report_health(plan: &Plan, index: usize, dispatch: &ShardDispatch, known: &mu
     }
     if index == 0 {
         let damaged = plan.templates.damaged().into_iter();
-        problems.extend(damaged.map(|(id, reason)| format!("the template of schema '{id}' is damaged: {reason}")));
+        problems.extend(damaged.map(|(id, reason)| plan.templates.damaged_failure(&id, &reason).message.into_owned()));
     }
     for problem in problems.iter().filter(|problem| !known.contains(problem)) {
         tracing::warn!("not ready: {problem}");

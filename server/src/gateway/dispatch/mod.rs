@@ -99,6 +99,7 @@ impl<P: Platform, S: Storage, B: Doorbell> Dispatch<P, S, B> {
         }
         let metrics = &self.parts.metrics.shards[self.parts.shard];
         metrics.mailbox_outstanding.set(mailbox.outstanding() as u64);
+        metrics.mailbox_waiting.set(mailbox.waiting_for_credit() as u64);
         mailbox.has_mail()
     }
 
@@ -347,6 +348,10 @@ impl<P: Platform, S: Storage, B: Doorbell> Api for Rc<Dispatch<P, S, B>> {
                 None => this.parts.delivery.tasks.wait(slot).await.into_outcome(),
             }
         }
+    }
+
+    fn waiting_for_room(&self) -> usize {
+        self.parts.delivery.mailbox.waiting_for_credit()
     }
 
     fn health(&self) -> Health {

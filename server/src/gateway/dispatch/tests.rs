@@ -4,6 +4,7 @@ use super::*;
 use crate::cache::CacheOptions;
 use crate::command::{Condition, PutItem, Version};
 use crate::crypto::keyring::Keyring;
+use crate::limits::MAILBOX_CREDITS;
 use crate::mailbox::Mailboxes;
 use crate::runtime::sim::{Sim, SimDoorbell, SimPlatform};
 use crate::storage::log::{LogIdentity, LogOptions, LogSizes, LogStorage};
@@ -194,6 +195,40 @@ fn a_template_put_on_any_shard_binds_every_shard_before_it_is_answered() {
     assert_eq!(cluster.get(0, "good"), Err(ErrorCode::NotFound), "all are validated before any is written");
     assert!(matches!(cluster.call(1, Command::SchemaDelete { id: "s".into() }), Outcome::TemplateChanged { .. }));
     assert!(matches!(cluster.put(0, "bad", "{}"), Outcome::Written { .. }));
+}
+
+#[test]
+fn more_at_once_than_another_shard_has_room_for_waits_and_is_not_refused() {
+    const AT_ONCE: usize = 2 * MAILBOX_CREDITS;
+    let (cluster, admin) = (Cluster::start(6), Principal::admin());
+    let on_many_keys: Vec<_> = (0..AT_ONCE)
+        .map(|number| {
+            let item = |part| PutItem { key: format!("k{number}-{part}").into(), document: b"1"[..].into() };
+            let command = Command::MultiPut { schema: "s".into(), items: (0..8).map(item).collect() };
+            cluster.shards[0].call(&admin, command)
+        })
+        .collect();
+    let on_one_key: Vec<_> = (0..2 * AT_ONCE)
+        .map(|number| {
+            let key = Cow::Owned(format!("one{number}"));
+            let put = Command::Put { schema: "s".into(), key, document: b"1"[..].into(), condition: Condition::None };
+            cluster.shards[0].call(&admin, put)
+        })
+        .collect();
+    assert!(cluster.shards[0].waiting_for_room() > 0, "this many must meet the bound");
+    let all = async {
+        for outcome in on_many_keys {
+            match outcome.await {
+                Outcome::WrittenMany(results) => assert!(results.iter().all(Result::is_ok)),
+                other => panic!("{other:?}"),
+            }
+        }
+        for outcome in on_one_key {
+            assert!(matches!(outcome.await, Outcome::Written { created: true, .. }));
+        }
+    };
+    cluster.sim.run_until(all).unwrap();
+    assert!(cluster.shards.iter().all(|shard| shard.outstanding() == 0 && shard.waiting_for_room() == 0));
 }
 
 #[test]

@@ -2,10 +2,13 @@
 
 use super::pace::Pace;
 use crate::command::{ErrorCode, Failure};
+use crate::limits::{INPUT_BYTES_MIN, INPUT_BYTES_SHARD_MAX};
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 /// Memory set aside for a body on the word of its Content-Length alone.
@@ -15,13 +18,31 @@ const RESERVE_BYTES_MAX: usize = 64 << 10;
 pub struct RequestBody {
     incoming: Incoming,
     ended: bool,
+    /// What of the shard's bodies is in this one's pieces; given back when the request is over.
+    held_bytes: usize,
+    bodies_bytes: BodiesBytes,
 }
+
+/// Bytes of all bodies of a shard that are being read or worked on.
+pub type BodiesBytes = Rc<Cell<usize>>;
 
 impl RequestBody {
     /// Nothing read yet.
-    pub fn new(incoming: Incoming) -> Self {
+    pub fn new(incoming: Incoming, bodies_bytes: BodiesBytes) -> Self {
         let ended = incoming.is_end_stream();
-        Self { incoming, ended }
+        Self { incoming, ended, held_bytes: 0, bodies_bytes }
+    }
+
+    /// Counts what it holds now. Where all bodies hold too much, one that holds much is refused.
+    fn hold(&mut self, bytes: usize) -> Result<(), Failure> {
+        let total = self.bodies_bytes.get() + bytes - self.held_bytes;
+        self.bodies_bytes.set(total);
+        self.held_bytes = bytes;
+        if total <= INPUT_BYTES_SHARD_MAX || bytes <= INPUT_BYTES_MIN {
+            return Ok(());
+        }
+        let message = "more is being sent than this server can keep; send again later, or smaller documents";
+        Err(Failure::new(ErrorCode::Overloaded, message))
     }
 
     /// Whether nothing of it is left on the connection.
@@ -32,6 +53,12 @@ impl RequestBody {
     /// Its length, when the head says.
     pub fn exact_bytes(&self) -> Option<u64> {
         self.incoming.size_hint().exact()
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        self.bodies_bytes.set(self.bodies_bytes.get() - self.held_bytes);
     }
 }
 
@@ -64,6 +91,7 @@ async fn collect(body: &mut RequestBody, pace: &Pace, bytes_max: usize) -> Resul
             return Err(too_large(bytes_max));
         }
         whole.extend_from_slice(&chunk);
+        body.hold(whole.len())?;
     }
     Ok(whole.freeze())
 }

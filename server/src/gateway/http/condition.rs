@@ -100,6 +100,11 @@ impl Preconditions {
 }
 
 impl WriteCondition {
+    /// Whether no version at all would do: the caller sent weak or foreign tags only.
+    pub fn names_no_version(&self) -> bool {
+        matches!(self, WriteCondition::AnyOf(versions) if versions.is_empty())
+    }
+
     /// The condition to begin with.
     pub fn first(&self) -> Condition {
         match self {
@@ -262,5 +267,6 @@ mod tests {
 
         let foreign = put(&[("if-match", "\"elsewhere\"")]).unwrap();
         assert_eq!(foreign.first(), Condition::IfVersion(VERSION_MAX + 1));
+        assert!(foreign.names_no_version() && !several.names_no_version());
     }
 }

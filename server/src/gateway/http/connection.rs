@@ -39,6 +39,8 @@ pub(super) async fn serve<A: Api, C: Clock, S: ByteStream>(gateway: Rc<HttpGatew
         .max_header_size(gateway.limits.head_bytes_max)
         .max_buf_size(super::stream::SCRATCH_BYTES.max(gateway.limits.head_bytes_max))
         .header_read_timeout(None)
+        // A peer that has sent its last request may end its side at once; it is owed the reply all the same.
+        .half_close(true)
         .serve_connection(io, service);
 
     let mut alarm = Alarm::new(gateway.clock.clone());
@@ -56,7 +58,8 @@ pub(super) async fn serve<A: Api, C: Clock, S: ByteStream>(gateway: Rc<HttpGatew
         loop {
             pace.tick(gateway.clock.now_ns());
             if let Poll::Ready(result) = Pin::new(&mut connection).poll(context) {
-                let unparsable = result.is_err_and(|error| error.is_parse());
+                // A head that ends with the connection is answered too: the peer may only have ended its side.
+                let unparsable = result.is_err_and(|error| error.is_parse() || error.is_incomplete_message());
                 return Poll::Ready(End::Finished { unparsable });
             }
             if alarm.poll(context, pace.deadline_ns()).is_pending() {
@@ -108,17 +111,31 @@ fn unparsable_head(status: u16) -> Problem {
     }
 }
 
-/// Sends a reply outside of hyper, as the last thing on the connection.
-async fn refuse<A: Api, C: Clock, S: ByteStream>(gateway: &HttpGateway<A, C>, stream: &mut S, problem: Problem) {
-    service::count(gateway, HTTP_ROUTES.len() - 1, problem.status(), None);
+/// The reply to a connection for which there is no room.
+pub(super) fn turned_away() -> Vec<u8> {
+    last_words(&Problem::new(
+        ErrorCode::Overloaded,
+        "this server has as many connections as it may have; try again later",
+    ))
+}
+
+/// A whole reply after which the connection closes.
+fn last_words(problem: &Problem) -> Vec<u8> {
     let body = problem.to_json();
+    let retry_after = if problem.status() == StatusCode::SERVICE_UNAVAILABLE { "retry-after: 1\r\n" } else { "" };
     let head = format!(
-        "HTTP/1.1 {}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\ncache-control: no-store\r\n\
-         x-content-type-options: nosniff\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 {}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n{retry_after}\
+         cache-control: no-store\r\nx-content-type-options: nosniff\r\nconnection: close\r\n\r\n",
         problem.status(),
         body.len()
     );
-    let reply = [head.as_bytes(), &body].concat();
+    [head.as_bytes(), &body].concat()
+}
+
+/// Sends a reply outside of hyper, as the last thing on the connection.
+async fn refuse<A: Api, C: Clock, S: ByteStream>(gateway: &HttpGateway<A, C>, stream: &mut S, problem: Problem) {
+    service::count(gateway, HTTP_ROUTES.len() - 1, problem.status(), None);
+    let reply = last_words(&problem);
     let mut alarm = Alarm::new(gateway.clock.clone());
     let deadline_ns = gateway.clock.now_ns().saturating_add(gateway.limits.timeouts.send_ms.saturating_mul(1_000_000));
     let mut sent = 0;

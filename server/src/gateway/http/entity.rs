@@ -1,14 +1,15 @@
 //! Entities: read, write, delete, and the map form that writes many.
 
 use super::condition::{Preconditions, ReadVerdict, WriteCondition};
+use super::problem;
 use super::problem::{KeyFailure, Problem, Versions};
 use super::reply::Reply;
 use super::request::Request;
 use super::service::{Context, unexpected};
-use super::{entity_map, problem};
 use crate::command::{Command, Condition, ErrorCode, Failure, Outcome, Version, check_entity_key};
 use crate::gateway::api::Api;
 use crate::runtime::platform::Clock;
+use crate::schema::parse_entity_map;
 use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
@@ -100,6 +101,10 @@ async fn any_of<A: Api, C: Clock>(
         };
         match condition.after(tried, failure.version) {
             Some(next) => tried = next,
+            None if condition.names_no_version() => {
+                let message = "If-Match names no version of this entity: send the tag that ETag gave, not a weak one";
+                return Err(Failure { message: message.into(), ..failure });
+            }
             None => return Err(failure),
         }
     }
@@ -112,7 +117,7 @@ pub async fn put_many<A: Api, C: Clock>(
 ) -> Result<Reply, Problem> {
     Preconditions::require_none(request.headers, "with many documents at once")?;
     let body: Bytes = request.read_json().await?;
-    let items = entity_map::parse(&body)?;
+    let items = parse_entity_map(&body)?;
     if items.is_empty() {
         return Ok(Reply::json(&b"{\"status\":\"ok\",\"versions\":{}}"[..]));
     }

@@ -8,7 +8,6 @@ mod body;
 mod condition;
 mod connection;
 mod entity;
-mod entity_map;
 mod listing;
 mod names;
 mod operations;
@@ -30,7 +29,9 @@ pub use stream::ByteStream;
 use super::api::Api;
 use crate::auth::Principal;
 use crate::limits::HTTP_HEAD_BYTES_MAX;
+use crate::metrics::HTTP_ROUTES;
 use crate::runtime::platform::Clock;
+use http::StatusCode;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
@@ -59,6 +60,7 @@ pub struct HttpGateway<A, C> {
     limits: HttpLimits,
     scratch: stream::Scratch,
     anonymous: Principal,
+    bodies_bytes: body::BodiesBytes,
     draining: Cell<bool>,
     next_connection: Cell<u64>,
     connections: RefCell<HashMap<u64, Option<Waker>>>,
@@ -73,6 +75,7 @@ impl<A: Api, C: Clock> HttpGateway<A, C> {
             limits,
             scratch: stream::scratch(),
             anonymous: Principal::anonymous(),
+            bodies_bytes: body::BodiesBytes::default(),
             draining: Cell::new(false),
             next_connection: Cell::new(0),
             connections: RefCell::default(),
@@ -82,6 +85,12 @@ impl<A: Api, C: Clock> HttpGateway<A, C> {
     /// Serves one connection to its end; spawn it as a foreground task.
     pub fn serve<S: ByteStream>(self: &Rc<Self>, stream: S) -> impl Future<Output = ()> + 'static {
         connection::serve(self.clone(), stream)
+    }
+
+    /// What a connection is told for which there is no room.
+    pub fn turned_away(&self) -> Vec<u8> {
+        service::count(self, HTTP_ROUTES.len() - 1, StatusCode::SERVICE_UNAVAILABLE, None);
+        connection::turned_away()
     }
 
     /// Connections now being served.

@@ -3,11 +3,12 @@
 use super::body::{self, RequestBody};
 use super::names::Query;
 use super::pace::Pace;
+use super::problem::Problem;
 use crate::command::{ErrorCode, Failure};
 use crate::limits::HTTP_DISCARD_BYTES_MAX;
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HOST};
-use http::{HeaderMap, HeaderValue, Version};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use std::borrow::Cow;
 use std::rc::Rc;
 
@@ -46,10 +47,27 @@ impl Request<'_> {
 pub fn check_host(version: Version, headers: &HeaderMap) -> Result<(), Failure> {
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (Some(_), None) => Ok(()),
+        (Some(host), None) if host.as_bytes().iter().all(|byte| may_be_in_host(*byte)) => Ok(()),
         (None, _) if version == Version::HTTP_10 => Ok(()),
-        _ => Err(Failure::new(ErrorCode::BadRequest, "an HTTP/1.1 request carries exactly one Host header")),
+        _ => {
+            Err(Failure::new(ErrorCode::BadRequest, "an HTTP/1.1 request carries exactly one Host header, HOST[:PORT]"))
+        }
     }
+}
+
+/// Host names, addresses and ports are made of these (RFC 3986, section 3.2.2).
+fn may_be_in_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
+}
+
+/// The only transfer coding known here is chunked. A body under a further one would be stored as it is coded.
+pub fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if codings.all(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")) {
+        return Ok(());
+    }
+    let problem = Problem::new(ErrorCode::BadRequest, "the only Transfer-Encoding taken here is 'chunked'");
+    Err(problem.with_status(StatusCode::NOT_IMPLEMENTED))
 }
 
 /// The credential of `Authorization: Bearer <credential>`; the scheme's case does not matter.

@@ -95,6 +95,9 @@ pub const METRIC_OTHER: usize = metric("other");
 /// Figures of a read by key.
 pub const METRIC_ENTITY_GET: usize = metric("entity_get");
 
+/// Every method that some resource takes: the answer to `OPTIONS *`.
+pub const ALLOW_SOMEWHERE: &str = "GET, HEAD, PUT, POST, DELETE, OPTIONS";
+
 macro_rules! route {
     ($method:ident $endpoint:ident $access:expr, $metric:literal $(, $query:literal)*) => {
         Route {
@@ -223,6 +226,7 @@ mod tests {
             }
             expected.push("OPTIONS");
             assert_eq!(resource.allow, expected.join(", "), "{:?}", resource.path);
+            assert!(expected.iter().all(|method| ALLOW_SOMEWHERE.split(", ").any(|known| known == *method)));
         }
     }
 

@@ -63,7 +63,7 @@ pub async fn answer<A: Api, C: Clock>(
     pace.request_begins();
     let started_ns = pace.now_ns();
     let (parts, body) = request.into_parts();
-    let mut body = RequestBody::new(body);
+    let mut body = RequestBody::new(body, gateway.bodies_bytes.clone());
     let mut metric = METRIC_OTHER;
     let handled = {
         // Pinned first, so that wrapping it moves a pointer and not the whole future.
@@ -98,7 +98,10 @@ pub fn count<A: Api, C: Clock>(
     if let Some(counter) = shard.http.requests.get(metric).and_then(|route| route.get(position)) {
         counter.add(1);
     }
-    if let (Some(histogram), Some(elapsed_ns)) = (shard.http.latency_ns.get(metric), elapsed_ns) {
+    // Classes begin at 2xx: an informational status is never a reply.
+    let class = usize::from(status / 100).saturating_sub(2);
+    let histogram = shard.http.latency_ns.get(metric).and_then(|route| route.get(class));
+    if let (Some(histogram), Some(elapsed_ns)) = (histogram, elapsed_ns) {
         histogram.record(elapsed_ns);
     }
 }
@@ -140,6 +143,12 @@ async fn handle<A: Api, C: Clock>(
 ) -> Reply {
     if let Err(failure) = request::check_host(parts.version, &parts.headers) {
         return failure.into();
+    }
+    if let Err(problem) = request::check_coding(&parts.headers) {
+        return problem.into();
+    }
+    if parts.method == Method::OPTIONS && parts.uri.path() == "*" {
+        return Reply::empty(StatusCode::NO_CONTENT).with_allow(routes::ALLOW_SOMEWHERE);
     }
     let Some(target) = routes::find(parts.uri.path()) else {
         return Problem::new(ErrorCode::NotFound, "there is no such route; README.md lists them").into();

@@ -104,7 +104,7 @@ const count = (n) => n.toLocaleString("en");
 
 /**
  * Shows one text for editing. `subject`: {title, name, text, tag, isNew, hint, nameLabel, target(name), done(name, gone),
- * conditions: whether its resource has versions}.
+ * conditions: whether its resource has versions, problem: what is wrong with it already}.
  */
 function edit(place, subject) {
   const area = make("textarea", { id: place.id + "-text", value: subject.text, spellcheck: false });
@@ -190,6 +190,7 @@ function edit(place, subject) {
   });
   place.replaceChildren(form);
   place.isDirty = () => area.value !== saved;
+  show(subject.problem ?? null);
   area.setSelectionRange(0, 0);
   (subject.isNew ? name : area).focus();
 }
@@ -296,10 +297,19 @@ function templateSubject(more) {
   };
 }
 
+const EMPTY_TEMPLATE = '{\n  "type": "object",\n  "required": [],\n  "properties": {}\n}';
+
 async function loadTemplate(id) {
-  const { text } = await ask("GET", path("schema", id));
+  let text = EMPTY_TEMPLATE, problem = null;
+  try {
+    ({ text } = await ask("GET", path("schema", id)));
+  } catch (error) {
+    // A file that does not compile is not handed out; here it can be replaced or removed.
+    if (error.problem?.error !== "template_damaged") throw error;
+    problem = error;
+  }
   chosenTemplate = id;
-  edit(byId("template-editor"), templateSubject({ title: id, name: id, text, isNew: false }));
+  edit(byId("template-editor"), templateSubject({ title: id, name: id, text, isNew: false, problem }));
   await showTemplates();
 }
 
@@ -318,8 +328,7 @@ async function afterTemplate(name, gone) {
 async function newTemplate() {
   if (!await mayLeave(byId("template-editor"))) return;
   chosenTemplate = null;
-  const text = '{\n  "type": "object",\n  "required": [],\n  "properties": {}\n}';
-  edit(byId("template-editor"), templateSubject({ title: "New template", name: "", text, isNew: true }));
+  edit(byId("template-editor"), templateSubject({ title: "New template", name: "", text: EMPTY_TEMPLATE, isNew: true }));
 }
 
 // ---- Figures ---------------------------------------------------------------------------------------------------

@@ -20,7 +20,8 @@ use crate::auth::Principal;
 use crate::command::{Command, ErrorCode, Failure, Outcome, Ticket};
 use crate::gateway::api::Api;
 use crate::limits::{
-    COPY_BYTES_MAX, FRAME_OVERHEAD_BYTES_MAX, HELLO_TIMEOUT_MS, IDLE_TIMEOUT_MS, OUTPUT_BYTES_MAX, REQUEST_TIMEOUT_MS,
+    COPY_BYTES_MAX, FRAME_OVERHEAD_BYTES_MAX, HELLO_TIMEOUT_MS, IDLE_TIMEOUT_MS, INPUT_BYTES_MIN,
+    INPUT_BYTES_SHARD_MAX, OUTPUT_BYTES_MIN, REQUEST_TIMEOUT_MS,
 };
 use crate::metrics::{Metrics, ShardMetrics};
 use crate::runtime::net::ConnectionId;
@@ -28,7 +29,8 @@ use crate::runtime::platform::Clock;
 use decode::{Decoded, KIND_HELLO, KIND_MALFORMED, Refusal};
 use delta_wire::encode::Scratch;
 use session::{Connection, Deadline, Probe, Session, Table};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -52,6 +54,10 @@ pub struct WireGateway<A: Api, N: WireOutput, C: Clock> {
     shard: usize,
     body_bytes_max: usize,
     connections: RefCell<Table>,
+    /// Connections with a request that waits for room at another shard, in the order they came to wait.
+    waiting: RefCell<VecDeque<ConnectionId>>,
+    /// Input of all of them that waits.
+    input_bytes: Cell<usize>,
     scratch: RefCell<Scratch>,
 }
 
@@ -70,6 +76,8 @@ impl<A: Api, N: WireOutput, C: Clock> WireGateway<A, N, C> {
             metrics,
             shard,
             connections: RefCell::default(),
+            waiting: RefCell::default(),
+            input_bytes: Cell::new(0),
             scratch: RefCell::default(),
         }
     }
@@ -83,6 +91,33 @@ impl<A: Api, N: WireOutput, C: Clock> WireGateway<A, N, C> {
     pub fn on_accepted(&self, id: ConnectionId) {
         self.net.set_deadline(id, Some(Duration::from_millis(HELLO_TIMEOUT_MS)));
         self.connections.borrow_mut().put_back(Box::new(Connection::new(id, self.clock.now_ns())));
+    }
+
+    /// A new connection for which there is no room: it is told so and closed.
+    pub fn on_turned_away(&self, id: ConnectionId) {
+        let message = "this server has as many connections as it may have; try again later";
+        let failure = Failure::new(ErrorCode::Overloaded, message);
+        self.figures().wire_errors.add(1);
+        let mut scratch = self.scratch.borrow_mut();
+        self.net.output(id, |out| render::render_failure(&mut scratch, out, 0, &failure));
+        self.net.close(id);
+    }
+
+    /// A deadline passed: the connection is told which, and ends once what it is owed was sent.
+    pub fn on_expired(&self, id: ConnectionId) {
+        self.with(id, |connection| {
+            let session = &mut connection.session;
+            if session.refused || session.closed {
+                return;
+            }
+            let message = match session.deadline {
+                Deadline::Hello => "no Hello came in time; connect again",
+                Deadline::Frame => "a request that had begun did not arrive in time; what was in it is not carried out",
+                Deadline::Idle => "nothing was asked for long; connect again",
+            };
+            self.refuse(session, 0, Failure::new(ErrorCode::RequestTimeout, message));
+            self.close_if_done(session);
+        });
     }
 
     /// Input. Every whole frame in it is handled; a partial one is kept.
@@ -105,7 +140,9 @@ impl<A: Api, N: WireOutput, C: Clock> WireGateway<A, N, C> {
 
     /// The connection is gone; outcomes still to come for it are dropped.
     pub fn on_closed(&self, id: ConnectionId) {
-        self.connections.borrow_mut().take(id);
+        if let Some(connection) = self.connections.borrow_mut().take(id) {
+            self.input_bytes.set(self.input_bytes.get() - connection.session.input_counted);
+        }
     }
 
     /// A delayed outcome, for the ticket this skin gave.
@@ -117,23 +154,37 @@ impl<A: Api, N: WireOutput, C: Clock> WireGateway<A, N, C> {
                 self.figures().request_ns.record(self.clock.now_ns().saturating_sub(probe.start_ns));
             }
             session.note_reply(weight_bytes(outcome));
-            if weight_bytes(outcome) > COPY_BYTES_MAX && self.net.output_bytes(id) > 2 * OUTPUT_BYTES_MAX {
-                let message = "more was asked for than this connection reads: take the replies, then ask again";
-                self.reply(session, request_id, &Failure::new(ErrorCode::Overloaded, message).into());
-            } else {
-                self.reply(session, request_id, outcome);
-            }
-            let resumable = session.paused && !session.refused && session.in_flight <= session.window() / 2;
-            if resumable {
-                session.paused = false;
-                if !session.input_ended {
-                    self.net.resume(id);
-                }
-            }
-            if resumable || session.input_ended || session.refused {
+            self.reply(session, request_id, outcome);
+            let resumed = self.resume_if_due(session);
+            if resumed || session.input_ended || session.refused {
                 self.read(connection, &[]);
             }
         });
+    }
+
+    /// Once a turn: for each request that found room at another shard, one connection goes on, first come first served.
+    pub fn on_turn(&self) {
+        while self.waiting.borrow().len() > self.api.waiting_for_room() {
+            let Some(id) = self.waiting.borrow_mut().pop_front() else { break };
+            self.with(id, |connection| {
+                connection.session.waits_for_room = false;
+                self.resume_if_due(&mut connection.session);
+                self.read(connection, &[]);
+            });
+        }
+    }
+
+    /// Receives again once few enough requests are in flight. Whether it does.
+    fn resume_if_due(&self, session: &mut Session) -> bool {
+        let few = session.in_flight <= session.window() / 2;
+        let is_due = session.paused && !session.refused && !session.waits_for_room && few;
+        if is_due {
+            session.paused = false;
+            if !session.input_ended {
+                self.net.resume(session.id);
+            }
+        }
+        is_due
     }
 
     /// Takes no more requests, on any connection; each is closed once what it was owed is sent.
@@ -195,18 +246,32 @@ impl<A: Api, N: WireOutput, C: Clock> WireGateway<A, N, C> {
                 }
             }
         }
+        if decoder.buffered_bytes() != session.input_counted {
+            self.count_input(session, decoder.buffered_bytes());
+        }
         self.close_if_done(session);
         self.watch(session, decoder.buffered_bytes() > 0, frames, start_ns);
     }
 
-    /// Whether nothing more is handled for now: too much is in flight, or unsent.
+    /// What waits of the input has changed. Where all connections have too much of it, those with much are refused.
+    fn count_input(&self, session: &mut Session, bytes: usize) {
+        let total = self.input_bytes.get() + bytes - session.input_counted;
+        self.input_bytes.set(total);
+        session.input_counted = bytes;
+        if total > INPUT_BYTES_SHARD_MAX && bytes > INPUT_BYTES_MIN && !session.refused {
+            let message = "more is being sent than this server can keep; send again later, or smaller documents";
+            self.refuse(session, 0, Failure::new(ErrorCode::Overloaded, message));
+        }
+    }
+
+    /// Whether nothing more is handled for now: too much is in flight, or unsent, or other shards have no room.
     #[inline]
     fn is_held(&self, session: &mut Session) -> bool {
-        if session.in_flight >= session.window() && !session.paused {
+        if (session.waits_for_room || session.in_flight >= session.window()) && !session.paused {
             session.paused = true;
             self.net.pause(session.id);
         }
-        session.paused || self.net.output_bytes(session.id) > OUTPUT_BYTES_MAX
+        session.paused || self.net.is_full(session.id)
     }
 
     /// One frame. `timed_from` asks for its latency to be measured: one request in each piece of input is, so that
@@ -216,6 +281,7 @@ impl<A: Api, N: WireOutput, C: Clock> WireGateway<A, N, C> {
         let Some(principal) = &session.principal else { return self.on_hello(session, bytes) };
         let Decoded { request_id, kind, command } = decode::decode(bytes, self.body_bytes_max);
         self.figures().wire_requests[kind].add(1);
+        let waiting_before = self.api.waiting_for_room();
         let outcome = match command {
             Ok(command) => {
                 let ticket = Ticket::Wire { connection: session.id.to_u64(), request_id };
@@ -233,6 +299,10 @@ impl<A: Api, N: WireOutput, C: Clock> WireGateway<A, N, C> {
             }
             None => {
                 session.in_flight += 1;
+                if self.api.waiting_for_room() > waiting_before {
+                    session.waits_for_room = true;
+                    self.waiting.borrow_mut().push_back(session.id);
+                }
                 if let (Some(start_ns), None) = (timed_from, session.probe) {
                     session.probe = Some(Probe { request_id, start_ns });
                 }
@@ -286,7 +356,24 @@ impl<A: Api, N: WireOutput, C: Clock> WireGateway<A, N, C> {
                 session.refused = true;
             }
         }
-        render::render(&self.net, &mut self.scratch.borrow_mut(), session.id, request_id, outcome);
+        let mut scratch = self.scratch.borrow_mut();
+        let weight_bytes = weight_bytes(outcome);
+        if weight_bytes > COPY_BYTES_MAX && self.is_too_much(session.id, weight_bytes) {
+            let message = "more was asked for than is being read: take the replies, then ask again";
+            let failure = Failure::new(ErrorCode::Overloaded, message);
+            self.figures().wire_errors.add(1);
+            self.net.output(session.id, |out| render::render_failure(&mut scratch, out, request_id, &failure));
+            return;
+        }
+        render::render(&self.net, &mut scratch, session.id, request_id, outcome);
+    }
+
+    /// Whether a large reply finds too much unread already, on its connection or on all of the shard together.
+    #[cold]
+    fn is_too_much(&self, id: ConnectionId, weight_bytes: usize) -> bool {
+        let bytes_max = self.net.output_bytes_max();
+        let exhausted = bytes_max == OUTPUT_BYTES_MIN && weight_bytes > OUTPUT_BYTES_MIN;
+        exhausted || self.net.output_bytes(id) > 2 * bytes_max
     }
 
     /// Sends an error frame, after which nothing more is taken from the connection.
@@ -319,7 +406,8 @@ impl<A: Api, N: WireOutput, C: Clock> WireGateway<A, N, C> {
         if session.principal.is_none() || session.closed {
             return;
         }
-        let (deadline, time_ms) = if partial && !session.paused {
+        // Where this side does not read, the peer cannot be late.
+        let (deadline, time_ms) = if partial && !session.paused && !self.net.is_full(session.id) {
             (Deadline::Frame, REQUEST_TIMEOUT_MS)
         } else {
             (Deadline::Idle, IDLE_TIMEOUT_MS)

@@ -1,5 +1,6 @@
 //! What the wire skin needs of the shard's sockets, as a trait, so that it can be tested without any.
 
+use crate::limits::OUTPUT_BYTES_MAX;
 use crate::runtime::net::ConnectionId;
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,9 +15,18 @@ pub trait WireOutput: 'static {
     /// Sends a range of shared bytes after everything written so far, without a copy.
     fn send_shared(&self, connection: ConnectionId, bytes: Arc<[u8]>, range: Range<usize>) -> bool;
 
-    /// Bytes written and not yet taken by the kernel. Whenever this has exceeded `OUTPUT_BYTES_MAX`, a `Drained`
-    /// event follows once it no longer does.
+    /// Bytes written and not yet taken by the kernel.
     fn output_bytes(&self, connection: ConnectionId) -> usize;
+
+    /// How many a connection may have now.
+    fn output_bytes_max(&self) -> usize {
+        OUTPUT_BYTES_MAX
+    }
+
+    /// Whether the connection has more. If so, a `Drained` event follows once it does not.
+    fn is_full(&self, connection: ConnectionId) -> bool {
+        self.output_bytes(connection) > self.output_bytes_max()
+    }
 
     /// Stops receiving; what is already on its way may still arrive.
     fn pause(&self, connection: ConnectionId);

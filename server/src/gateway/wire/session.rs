@@ -50,8 +50,12 @@ pub struct Session {
     pub in_flight: usize,
     /// What one of them may bring: the largest delayed reply of late, in bytes.
     pub reply_bytes_expected: usize,
+    /// What of the shard's waiting input it was counted to have.
+    pub input_counted: usize,
     /// Receiving was stopped because too many were in flight.
     pub paused: bool,
+    /// One of its requests waits for room at another shard: nothing more is handled until there is.
+    pub waits_for_room: bool,
     /// The peer sends no more, or nothing more is taken from it: closed once nothing is in flight.
     pub input_ended: bool,
     /// An error frame about the connection was sent; whatever still arrives is dropped.
@@ -87,7 +91,9 @@ impl Connection {
             principal: None,
             in_flight: 0,
             reply_bytes_expected: REPLY_BYTES_EXPECTED_FIRST,
+            input_counted: 0,
             paused: false,
+            waits_for_room: false,
             input_ended: false,
             refused: false,
             closed: false,

@@ -7,7 +7,6 @@ use super::connection::Phase;
 use super::stream::StreamState;
 use super::table::{Pending, Table, now_ms};
 use super::{CloseReason, ConnectionId, Net, NetEvent, Service};
-use crate::limits;
 use crate::runtime::ring::{Completion, OperationKind};
 use std::cell::RefCell;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -15,8 +14,8 @@ use std::rc::Rc;
 
 /// How long a listener rests after an error that would only repeat itself.
 const ACCEPT_RETRY_MS: u64 = 100;
-/// Output must fall to this before a throttled connection is received from again.
-const DRAINED_BYTES: usize = limits::OUTPUT_BYTES_MAX / 2;
+/// Output must fall to this part of its bound before a throttled connection is received from again.
+const DRAINED_PART: usize = 2;
 
 /// Whose the received bytes are.
 enum Recipient {
@@ -39,6 +38,7 @@ impl Net {
             let Some(service) = service else { continue };
             for event in pending {
                 service.on_event(match event {
+                    Pending::Expired(connection) => NetEvent::Expired { connection },
                     Pending::Drained(connection) => NetEvent::Drained { connection },
                     Pending::Closed(connection, reason) => NetEvent::Closed { connection, reason },
                 });
@@ -95,8 +95,9 @@ impl Net {
         let mut table = self.0.table.borrow_mut();
         let accepted = table.on_accept(completion);
         drop(table);
-        let Some((connection, listener)) = accepted else { return };
+        let Some((connection, listener, turned_away)) = accepted else { return };
         match service {
+            Some(service) if turned_away => service.on_event(NetEvent::TurnedAway { connection, listener }),
             Some(service) => service.on_event(NetEvent::Accepted { connection, listener }),
             None => self.abort(connection),
         }
@@ -156,7 +157,11 @@ impl Table {
         connection.operations -= 1;
         if completion.result >= 0 {
             connection.outbox.sent(completion.result as usize, &mut self.buffers);
-            if connection.throttled && connection.outbox.owed_bytes() <= DRAINED_BYTES {
+            self.count_held(slot);
+            let drained_bytes = self.output_bytes_max() / DRAINED_PART;
+            let connection = &mut self.connections[slot as usize];
+            let drained = connection.outbox.owed_bytes() <= drained_bytes;
+            if connection.throttled && drained {
                 connection.throttled = false;
                 if connection.stream.is_none() && connection.phase == Phase::Open {
                     let id = ConnectionId { slot, generation: connection.generation };
@@ -174,8 +179,8 @@ impl Table {
         self.touch(slot);
     }
 
-    /// Takes an accepted socket in, or says why not; answers the new connection.
-    fn on_accept(&mut self, completion: Completion) -> Option<(ConnectionId, super::ListenerId)> {
+    /// Takes an accepted socket in, or says why not; answers the new connection, and whether it is to be turned away.
+    fn on_accept(&mut self, completion: Completion) -> Option<(ConnectionId, super::ListenerId, bool)> {
         let listener = &mut self.listeners[completion.token.slot as usize];
         let id = listener.id;
         if !completion.more {
@@ -194,9 +199,11 @@ impl Table {
         // SAFETY: a successful accept gives a new descriptor, which nobody else owns.
         let fd = unsafe { OwnedFd::from_raw_fd(completion.result) };
         match self.accept(fd) {
-            Ok(connection) => {
-                self.figures().connections_accepted.add(1);
-                Some((connection, id))
+            Ok((connection, turned_away)) => {
+                let figures = self.figures();
+                let counter = if turned_away { &figures.connections_refused } else { &figures.connections_accepted };
+                counter.add(1);
+                Some((connection, id, turned_away))
             }
             Err(fd) => {
                 self.figures().connections_refused.add(1);

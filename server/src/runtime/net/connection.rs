@@ -25,6 +25,9 @@ pub(super) enum Phase {
     Ending,
 }
 
+/// How long a service has to say that a deadline has passed, and the peer to take it.
+const LAST_WORDS_MS: u64 = 1_000;
+
 /// No deadline.
 pub(super) const NEVER_MS: u64 = u64::MAX;
 
@@ -35,6 +38,8 @@ pub(super) struct Connection {
     pub fd: Option<OwnedFd>,
     pub reason: CloseReason,
     pub outbox: Outbox,
+    /// What of the shard's total its output was counted to hold.
+    pub held_counted: usize,
     /// Set while an async reader owns the input.
     pub stream: Option<Rc<RefCell<StreamState>>>,
 
@@ -59,6 +64,8 @@ pub(super) struct Connection {
     pub touched: bool,
     pub deadline_ms: u64,
     pub send_deadline_ms: u64,
+    /// The service was told that the deadline passed.
+    pub expired: bool,
     /// The earliest alarm that will look at this connection.
     pub alarm_ms: u64,
 }
@@ -72,6 +79,7 @@ impl Connection {
             fd: None,
             reason: CloseReason::Peer,
             outbox: Outbox::default(),
+            held_counted: 0,
             stream: None,
             operations: 0,
             receiving: false,
@@ -86,6 +94,7 @@ impl Connection {
             touched: false,
             deadline_ms: NEVER_MS,
             send_deadline_ms: NEVER_MS,
+            expired: false,
             alarm_ms: NEVER_MS,
         }
     }
@@ -121,6 +130,17 @@ impl Connection {
             _ if self.sending => self.deadline_ms.min(self.send_deadline_ms),
             _ => self.deadline_ms,
         }
+    }
+
+    /// Its time has come: gives it a moment more when the service can still say why, once.
+    pub fn expire(&mut self, now_ms: u64) -> bool {
+        let by_send = self.sending && self.send_deadline_ms <= now_ms;
+        let can_be_told = self.phase == Phase::Open && self.stream.is_none() && !self.expired && !by_send;
+        if can_be_told {
+            self.expired = true;
+            self.deadline_ms = now_ms + LAST_WORDS_MS;
+        }
+        can_be_told
     }
 
     /// Ends it at once; the first reason stays.

@@ -4,6 +4,7 @@
 //! [`Stream`]. Nothing here waits: output is queued and leaves with the turn's submission, closing is asked for and
 //! told by an event. Every connection is bounded in what it may owe and in how long it may take to pay.
 
+mod budget;
 mod completions;
 mod connection;
 mod outbox;
@@ -79,6 +80,11 @@ pub enum CloseReason {
 pub enum NetEvent<'a> {
     /// A new connection, ready for output and input.
     Accepted { connection: ConnectionId, listener: ListenerId },
+    /// A new connection for which there is no room: the service says so and closes it.
+    TurnedAway { connection: ConnectionId, listener: ListenerId },
+    /// Its deadline has passed: the service may say so and close it; otherwise it ends a moment later. Streams are not
+    /// told.
+    Expired { connection: ConnectionId },
     /// Input.
     Received { connection: ConnectionId, bytes: &'a [u8] },
     /// The peer sends no more; output still works.
@@ -157,6 +163,16 @@ impl Net {
         self.0.table.borrow_mut().get(connection).map_or(0, |connection| connection.outbox.owed_bytes())
     }
 
+    /// What a connection may owe now: less than `OUTPUT_BYTES_MAX` while all of the shard owe much together.
+    pub fn output_bytes_max(&self) -> usize {
+        self.0.table.borrow().output_bytes_max()
+    }
+
+    /// Whether the connection owes more than it may now. If so, `Drained` follows once it does not.
+    pub fn is_full(&self, connection: ConnectionId) -> bool {
+        self.0.table.borrow_mut().is_full(connection)
+    }
+
     /// Whether output is still taken.
     pub fn is_open(&self, connection: ConnectionId) -> bool {
         self.0.table.borrow_mut().get(connection).is_some_and(|connection| connection.takes_output())
@@ -187,8 +203,8 @@ impl Net {
         self.0.table.borrow_mut().change(connection, |connection| connection.end(CloseReason::Local));
     }
 
-    /// Closes the connection with [`CloseReason::Timeout`] when so much time has passed, up to a quarter of a second
-    /// late; each call replaces the earlier one, `None` takes it back.
+    /// Tells `Expired` when so much time has passed, up to a quarter of a second late, and ends the connection with
+    /// [`CloseReason::Timeout`] if nobody closes it then; each call replaces the earlier one, `None` takes it back.
     pub fn set_deadline(&self, connection: ConnectionId, after: Option<Duration>) {
         let deadline_ms = after.map_or(NEVER_MS, |after| {
             table::now_ms().saturating_add(u64::try_from(after.as_millis()).unwrap_or(NEVER_MS))

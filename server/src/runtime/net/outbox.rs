@@ -53,6 +53,10 @@ impl Batch {
         self.plain.len() + self.pieces_bytes
     }
 
+    fn held_bytes(&self) -> usize {
+        self.plain.capacity() + self.pieces_bytes
+    }
+
     fn clear(&mut self, buffers: &mut SendBuffers) {
         buffers.give(std::mem::take(&mut self.plain));
         self.pieces.clear();
@@ -85,6 +89,11 @@ impl Outbox {
     /// Bytes not yet accepted by the kernel.
     pub fn owed_bytes(&self) -> usize {
         self.filling.len() + self.sending.len() - self.sent
+    }
+
+    /// Memory that what is owed holds: buffers as large as they are, and shared pieces.
+    pub fn held_bytes(&self) -> usize {
+        self.filling.held_bytes() + self.sending.held_bytes()
     }
 
     pub fn is_empty(&self) -> bool {

@@ -30,14 +30,15 @@ pub(super) fn listen(address: &ListenAddress) -> io::Result<(OwnedFd, Option<Soc
     }
 }
 
-/// Fails with `AddrInUse` when another process listens there, which sharing the port would hide.
+/// Binds an address and lets it go again. Fails with `AddrInUse` when another process listens there, which sharing the
+/// port would hide.
 pub fn probe_address(address: &ListenAddress) -> io::Result<()> {
     match address {
         ListenAddress::Tcp(address) => bind_tcp(*address, Sharing::Exclusive).map(drop),
-        ListenAddress::Unix(path) => match std::os::unix::net::UnixStream::connect(path) {
-            Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
-            Err(_) => Ok(()),
-        },
+        ListenAddress::Unix(path) => {
+            bind_unix(path)?;
+            std::fs::remove_file(path)
+        }
     }
 }
 
@@ -63,6 +64,9 @@ fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
             std::fs::remove_file(path)?;
             net::bind(&fd, &address)?;
         }
+        Err(rustix::io::Errno::ADDRINUSE) if !is_socket(path) => {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket is there"));
+        }
         bound => bound?,
     }
     net::listen(&fd, BACKLOG)?;
@@ -71,10 +75,13 @@ fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
 
 /// Whether the path is a socket that nobody listens on: what a killed process leaves behind.
 fn is_abandoned(path: &Path) -> bool {
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
     let refused = std::os::unix::net::UnixStream::connect(path)
         .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-    is_socket && refused
+    is_socket(path) && refused
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
 #[cfg(test)]
@@ -104,10 +111,14 @@ mod tests {
         drop(live);
         probe_address(&address).unwrap();
         listen(&address).unwrap();
+        probe_address(&address).unwrap();
+        listen(&address).unwrap();
         let ListenAddress::Unix(path) = &address else { unreachable!() };
         std::fs::remove_file(path).unwrap();
         std::fs::write(path, "not a socket").unwrap();
-        assert!(listen(&address).is_err());
+        for refused in [probe_address(&address), listen(&address).map(drop)] {
+            assert!(refused.unwrap_err().to_string().contains("no socket"));
+        }
         assert_eq!(std::fs::read(path).unwrap(), b"not a socket");
     }
 }

@@ -4,12 +4,11 @@
 //! buffer with back-pressure. Dropping the stream closes the connection after what is owed was sent.
 
 use super::{CloseReason, ConnectionId, Net};
-use crate::limits;
 use std::io;
 use std::task::{Context, Poll, Waker};
 
 /// Input that may wait for the reader before receiving is paused.
-const INPUT_BYTES_MAX: usize = 256 << 10;
+const INPUT_BYTES_MAX: usize = 64 << 10;
 /// An emptied input buffer over this is freed.
 const INPUT_BYTES_KEPT: usize = 16 << 10;
 
@@ -115,9 +114,9 @@ impl Stream {
         }
     }
 
-    /// Takes as many bytes as fit under [`limits::OUTPUT_BYTES_MAX`]; they leave with this turn's submission.
+    /// Takes as many bytes as the connection may owe now; they leave with this turn's submission.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let room = limits::OUTPUT_BYTES_MAX.saturating_sub(self.net.output_bytes(self.id));
+        let room = self.net.output_bytes_max().saturating_sub(self.net.output_bytes(self.id));
         let count = bytes.len().min(room);
         if count == 0 && !bytes.is_empty() && self.net.is_open(self.id) {
             self.state.borrow_mut().writer = Some(cx.waker().clone());

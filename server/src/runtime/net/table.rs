@@ -31,6 +31,7 @@ const TICK_MS: Range<u64> = 10..250;
 
 /// What the service is told after the table was left alone.
 pub(super) enum Pending {
+    Expired(ConnectionId),
     Drained(ConnectionId),
     Closed(ConnectionId, CloseReason),
 }
@@ -54,6 +55,8 @@ pub(super) struct Table {
     pub connections: Vec<Connection>,
     free: Vec<u32>,
     pub open: usize,
+    /// Memory that the output of all connections holds.
+    pub held_bytes: usize,
     touched: Vec<u32>,
     starved: Vec<u32>,
     pub buffers: SendBuffers,
@@ -80,6 +83,7 @@ impl Table {
             connections: Vec::new(),
             free: Vec::new(),
             open: 0,
+            held_bytes: 0,
             touched: Vec::new(),
             starved: Vec::new(),
             buffers: SendBuffers::default(),
@@ -134,9 +138,11 @@ impl Table {
         taken.map(|(connection, slot)| ConnectionId { slot, generation: connection.generation }).collect()
     }
 
-    /// Takes a slot for an accepted socket; gives the socket back when there is none.
-    pub fn accept(&mut self, fd: OwnedFd) -> Result<ConnectionId, OwnedFd> {
-        if self.open >= limits::CONNECTIONS_MAX {
+    /// Takes a slot for an accepted socket, and says whether it is one of those to be turned away; gives the socket
+    /// back when there are too many even of them.
+    pub fn accept(&mut self, fd: OwnedFd) -> Result<(ConnectionId, bool), OwnedFd> {
+        let turned_away = self.open >= limits::CONNECTIONS_MAX;
+        if self.open >= limits::CONNECTIONS_MAX + limits::CONNECTIONS_TURNED_AWAY_MAX {
             return Err(fd);
         }
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -149,7 +155,7 @@ impl Table {
         self.open += 1;
         self.figures().connections.set(self.open as u64);
         self.touch(slot);
-        Ok(ConnectionId { slot, generation })
+        Ok((ConnectionId { slot, generation }, turned_away))
     }
 
     pub fn lend(&mut self, id: ConnectionId) -> Option<Vec<u8>> {
@@ -183,8 +189,10 @@ impl Table {
     }
 
     fn output_grew(&mut self, slot: u32) {
+        self.count_held(slot);
+        let bytes_max = self.output_bytes_max();
         let connection = &mut self.connections[slot as usize];
-        if connection.outbox.owed_bytes() > limits::OUTPUT_BYTES_MAX {
+        if connection.outbox.owed_bytes() > bytes_max {
             connection.throttled = true;
         }
         self.touch(slot);
@@ -301,6 +309,8 @@ impl Table {
     fn settle_end(&mut self, slot: u32) {
         let connection = &mut self.connections[slot as usize];
         connection.outbox.discard_filling(&mut self.buffers);
+        self.count_held(slot);
+        let connection = &mut self.connections[slot as usize];
         if connection.operations == 0 {
             return self.release(slot);
         }
@@ -319,6 +329,8 @@ impl Table {
         let id = ConnectionId { slot, generation: connection.generation };
         let reason = connection.reason;
         connection.outbox.discard(&mut self.buffers);
+        self.count_held(slot);
+        let connection = &mut self.connections[slot as usize];
         connection.phase = Phase::Free;
         connection.alarm_ms = NEVER_MS;
         if let Some(stream) = connection.stream.take() {
@@ -446,10 +458,15 @@ impl Table {
                 self.ensure_alarm(slot);
                 continue;
             }
-            if connection.phase != Phase::Lingering {
+            if connection.phase != Phase::Lingering && !connection.expired {
                 self.metrics.shards[self.index].connections_timed_out.add(1);
             }
-            self.connections[slot as usize].end(CloseReason::Timeout);
+            if self.connections[slot as usize].expire(now_ms) {
+                self.pending.push(Pending::Expired(ConnectionId { slot, generation }));
+                self.ensure_alarm(slot);
+            } else {
+                self.connections[slot as usize].end(CloseReason::Timeout);
+            }
             self.touch(slot);
         }
         for listener in &mut self.listeners {

@@ -194,6 +194,11 @@ fn scripted(told: Sender<(ConnectionId, &'static str)>) -> impl Fn(&Net, NetEven
                 net.close(connection);
             }
             NetEvent::Drained { connection } => tell(connection, "drained"),
+            NetEvent::TurnedAway { connection, .. } => tell(connection, "turned away"),
+            NetEvent::Expired { connection } => {
+                tell(connection, "expired");
+                net.output(connection, |output| output.extend_from_slice(b"late")).unwrap();
+            }
             NetEvent::Closed { connection, reason } => tell(
                 connection,
                 match reason {
@@ -220,8 +225,16 @@ fn close_abort_and_deadline_end_a_connection_once_and_say_why() {
         let mut reply = Vec::new();
         // An abort may reach the client as a reset.
         let _ = client.read_to_end(&mut reply);
-        assert_eq!(reply, if request == b"c" { b"bye".as_slice() } else { b"" });
+        let expected: &[u8] = match request {
+            b"c" => b"bye",
+            b"d" => b"late",
+            _ => b"",
+        };
+        assert_eq!(reply, expected);
         drop(client);
+        if request == b"d" {
+            assert_eq!(events.recv().unwrap(), (id, "expired"));
+        }
         assert_eq!(events.recv().unwrap(), (id, reason));
         ids.push(id);
     }
@@ -245,12 +258,14 @@ fn a_deadline_taken_back_does_nothing() {
     // Another connection's deadline passes later, so this one's would have passed before.
     let mut other = connect(&server);
     other.write_all(b"d").unwrap();
-    assert_eq!(other.read(&mut [0; 1]).unwrap(), 0);
+    let mut last_words = String::new();
+    other.read_to_string(&mut last_words).unwrap();
+    assert_eq!(last_words, "late");
     client.write_all(b"x").unwrap();
     drop(other);
-    let mut whats: Vec<&str> = (0..4).map(|_| events.recv().unwrap().1).collect();
+    let mut whats: Vec<&str> = (0..5).map(|_| events.recv().unwrap().1).collect();
     whats.sort_unstable();
-    assert_eq!(whats, ["accepted", "accepted", "received", "timed out"]);
+    assert_eq!(whats, ["accepted", "accepted", "expired", "received", "timed out"]);
 }
 
 #[test]
@@ -300,8 +315,15 @@ fn thousands_of_idle_connections_cost_a_slot_each_and_one_still_gets_its_answer(
 }
 
 #[test]
-fn over_the_connection_limit_the_next_is_refused_and_counted() {
-    let server = Server::start(|_| echo);
+fn over_the_connection_limit_the_next_is_turned_away_and_counted() {
+    let server = Server::start(|_| {
+        |net: &Net, event: NetEvent<'_>| {
+            if let NetEvent::TurnedAway { connection, .. } = event {
+                net.output(connection, |output| output.extend_from_slice(b"no room")).unwrap();
+                net.close(connection);
+            }
+        }
+    });
     // Each connection takes two descriptors of this process, the limit on which is below what the table takes.
     let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     if (descriptors as usize) < 2 * limits::CONNECTIONS_MAX + 1000 {
@@ -310,7 +332,9 @@ fn over_the_connection_limit_the_next_is_refused_and_counted() {
     }
     let clients: Vec<TcpStream> = (0..limits::CONNECTIONS_MAX).map(|_| connect(&server)).collect();
     let mut refused = connect(&server);
-    assert!(matches!(refused.read(&mut [0; 1]), Ok(0) | Err(_)));
+    let mut told = String::new();
+    refused.read_to_string(&mut told).unwrap();
+    assert_eq!(told, "no room");
     assert_eq!(server.metrics.shards[0].connections_refused.value(), 1);
     drop(clients);
 }
@@ -381,10 +405,8 @@ fn stream_server(told: Sender<Result<usize, ErrorKind>>) -> Server {
                 };
                 drop(glommio::spawn_local(task).detach());
             }
-            NetEvent::Received { .. } | NetEvent::EndOfInput { .. } | NetEvent::Drained { .. } => {
-                panic!("a stream's events are its own")
-            }
-            NetEvent::Closed { .. } => {}
+            NetEvent::TurnedAway { .. } | NetEvent::Closed { .. } => {}
+            _ => panic!("a stream's events are its own"),
         }
     })
 }

@@ -40,9 +40,13 @@ fn code(memory: &Memory, shard: &mut ShardTemplates, document: &str) -> Option<E
     check(memory, shard, document).err().map(|failure| failure.code)
 }
 
-fn rescan(memory: &Memory, templates: &Templates) {
+fn rescan(memory: &Memory, templates: &Templates) -> Vec<(String, FileChange)> {
     memory.pass(1000);
-    block_on(templates.rescan(memory)).expect("the directory can be read");
+    block_on(templates.rescan(memory)).expect("the directory can be read")
+}
+
+fn change(what: FileChange) -> Vec<(String, FileChange)> {
+    vec![("s".to_owned(), what)]
 }
 
 #[test]
@@ -123,16 +127,67 @@ fn edited_new_and_removed_files_are_picked_up() {
     let (templates, mut shard) = open(&memory);
     assert!(shard.check("s", b"1").is_ok());
     memory.write(&file("s"), STRING);
-    rescan(&memory, &templates);
+    assert_eq!(rescan(&memory, &templates), change(FileChange::Added));
     assert_eq!(code(&memory, &mut shard, "1"), Some(ErrorCode::SchemaViolation));
     memory.write(&file("s"), NUMBER);
-    rescan(&memory, &templates);
+    assert_eq!(rescan(&memory, &templates), change(FileChange::Changed));
     assert_eq!(code(&memory, &mut shard, "1"), None);
     memory.remove(&file("s"));
-    rescan(&memory, &templates);
+    assert_eq!(rescan(&memory, &templates), []);
     assert_eq!(code(&memory, &mut shard, "\"x\""), Some(ErrorCode::SchemaViolation), "one scan may have met an editor");
-    rescan(&memory, &templates);
+    assert_eq!(rescan(&memory, &templates), change(FileChange::Removed));
     assert_eq!(code(&memory, &mut shard, "\"x\""), None);
+    assert_eq!(rescan(&memory, &templates), []);
+}
+
+#[test]
+fn each_change_of_a_file_is_told_once_whether_or_not_anybody_uses_it() {
+    let memory = Memory::default();
+    memory.write(&file("s"), STRING);
+    let (templates, _) = open(&memory);
+    assert_eq!(rescan(&memory, &templates), [], "what was there at start is no change");
+    memory.write(&file("s"), NUMBER);
+    assert_eq!(rescan(&memory, &templates), change(FileChange::Changed));
+    memory.write(&file("s"), b"{");
+    assert_eq!(rescan(&memory, &templates), change(FileChange::Changed));
+    assert_eq!(templates.damaged().len(), 1, "damage is noticed before anybody writes");
+    for _ in 0..3 {
+        assert_eq!(rescan(&memory, &templates), []);
+    }
+    memory.write(&file("s"), NUMBER);
+    assert_eq!(rescan(&memory, &templates), change(FileChange::Changed));
+    assert!(templates.damaged().is_empty());
+    block_on(templates.put(&memory, "s", STRING)).expect("it is stored");
+    assert_eq!(rescan(&memory, &templates), [], "what a client stored was not changed on the disk");
+    block_on(templates.delete(&memory, "s")).expect("it is removed");
+    assert_eq!(rescan(&memory, &templates), []);
+}
+
+#[test]
+fn damage_that_is_too_fresh_to_be_told_from_a_repair_is_told_once() {
+    let memory = Memory::default();
+    let (templates, _) = open(&memory);
+    memory.write(&file("s"), b"{");
+    assert_eq!(block_on(templates.rescan(&memory)).expect("it can be read"), change(FileChange::Added));
+    assert_eq!(rescan(&memory, &templates), []);
+    assert_eq!(templates.damaged().len(), 1);
+    memory.write(&file("s"), NUMBER);
+    assert_eq!(block_on(templates.rescan(&memory)).expect("it can be read"), change(FileChange::Changed));
+    assert!(templates.damaged().is_empty());
+}
+
+#[test]
+fn of_many_changed_files_the_rest_is_compiled_at_its_next_use() {
+    let memory = Memory::default();
+    let (templates, mut shard) = open(&memory);
+    for number in 0..LOADS_PER_SCAN_MAX {
+        memory.write(&file(&format!("a{number:03}")), STRING);
+    }
+    memory.write(&file("s"), STRING);
+    assert_eq!(rescan(&memory, &templates).len(), LOADS_PER_SCAN_MAX + 1);
+    assert!(matches!(templates.state("a000"), TemplateState::Loaded(_)));
+    assert!(matches!(templates.state("s"), TemplateState::Unloaded));
+    assert_eq!(code(&memory, &mut shard, "1"), Some(ErrorCode::SchemaViolation));
 }
 
 #[test]
@@ -198,12 +253,18 @@ fn a_file_that_cannot_be_read_is_damaged_and_not_absent() {
 }
 
 #[test]
-fn a_damaged_template_can_be_read_replaced_and_deleted() {
+fn a_damaged_template_is_not_handed_out_and_can_be_replaced_and_deleted() {
     let memory = Memory::default();
     memory.write(&file("s"), b"{");
     let (templates, mut shard) = open(&memory);
+    let refusal = block_on(templates.get(&memory, "s")).expect_err("it is damaged, used or not");
+    assert_eq!(refusal.code, ErrorCode::TemplateDamaged);
+    assert!(refusal.message.contains(&file("s")) && refusal.message.contains("not valid JSON"), "{}", refusal.message);
     assert_eq!(code(&memory, &mut shard, "1"), Some(ErrorCode::TemplateDamaged));
-    assert_eq!(block_on(templates.get(&memory, "s")).expect("it can be read").as_deref(), Some(&b"{"[..]));
+    block_on(templates.delete(&memory, "s")).expect("it is removed");
+    assert_eq!(block_on(templates.get(&memory, "s")).expect("there is none"), None);
+    memory.write(&file("s"), b"{");
+    rescan(&memory, &templates);
     assert!(!block_on(templates.put(&memory, "s", NUMBER)).expect("it is replaced"));
     assert_eq!(code(&memory, &mut shard, "1"), None);
 }

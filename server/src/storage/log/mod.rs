@@ -16,7 +16,8 @@ mod commit;
 mod compaction;
 mod device;
 mod format;
-mod index;
+#[doc(hidden)]
+pub mod index;
 mod live;
 mod manifest;
 mod prepare;
@@ -38,6 +39,8 @@ mod tests;
 
 pub use format::{FormatError, LogIdentity};
 pub use live::{LiveRecord, WalkError};
+#[doc(hidden)]
+pub use recovery::fuzzing;
 pub use rewrite::{RewriteError, RewriteOptions, RewriteReport, remove_generation, rewrite_generation};
 pub use state::LogStorage;
 

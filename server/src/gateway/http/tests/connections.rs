@@ -2,7 +2,10 @@
 
 use super::fake_api::{BODY_BYTES_MAX, KEY};
 use super::harness::{Answer, Client, request};
-use crate::limits::{HELLO_TIMEOUT_MS, HTTP_HEAD_BYTES_MAX, IDLE_TIMEOUT_MS, REQUEST_TIMEOUT_MS, SEND_TIMEOUT_MS};
+use crate::limits::{
+    HELLO_TIMEOUT_MS, HTTP_HEAD_BYTES_MAX, IDLE_TIMEOUT_MS, INPUT_BYTES_MIN, INPUT_BYTES_SHARD_MAX, REQUEST_TIMEOUT_MS,
+    SEND_TIMEOUT_MS,
+};
 
 fn keyed(method: &str, target: &str, more: &[&str], body: &str) -> String {
     let key = format!("authorization: Bearer {KEY}");
@@ -48,16 +51,74 @@ fn heads_that_cannot_be_parsed_get_a_problem_document() {
 }
 
 #[test]
+fn a_head_that_ends_within_is_answered_400() {
+    let mut client = Client::new();
+    client.send("GET /entity/s/k HTTP/1.1\r\nhost: a\r\nx");
+    client.end();
+    assert_eq!(only(&mut client).status, 400);
+    assert!(client.is_closed());
+}
+
+#[test]
+fn who_finds_no_room_is_told_when_to_try_again() {
+    let client = Client::new();
+    let answer = Answer::all(&client.gateway.turned_away(), false).remove(0);
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    assert_eq!(answer.json()["error"], "overloaded");
+    assert_eq!(answer.header("connection"), Some("close"));
+}
+
+#[test]
 fn a_request_names_one_host() {
-    for head in ["GET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n"] {
+    for hosts in ["", "host: a\r\nhost: b\r\n", "host: a b\r\n", "host: u@a\r\n", "host: a/b\r\n"] {
         let mut client = Client::new();
-        client.send(head);
-        assert_eq!(only(&mut client).status, 400, "{head}");
+        client.send(format!("GET / HTTP/1.1\r\n{hosts}\r\n"));
+        assert_eq!(only(&mut client).status, 400, "{hosts}");
+    }
+    for host in ["", "a:80", "[::1]:8080", "ex%41mple.org"] {
+        let mut client = Client::new();
+        client.send(format!("GET /livez HTTP/1.1\r\nhost: {host}\r\n\r\n"));
+        assert_eq!(only(&mut client).status, 200, "{host}");
     }
     let mut client = Client::new();
     client.send("GET /livez HTTP/1.0\r\n\r\n");
     assert!(client.take().starts_with(b"HTTP/1.0 200"));
     assert!(client.is_closed(), "HTTP/1.0 closes");
+}
+
+#[test]
+fn a_peer_that_ends_its_side_after_a_request_gets_its_reply() {
+    let mut client = Client::new();
+    client.send(keyed("PUT", "/entity/s/a", &[], "1") + &keyed("GET", "/entity/s/a", &[], ""));
+    client.end();
+    let statuses: Vec<u16> = Answer::all(&client.take(), false).iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses, [201, 200]);
+    assert!(client.is_closed());
+
+    // Both at once, as it comes out of a pipe.
+    let mut client = Client::new();
+    client.send_and_end(keyed("GET", "/livez", &[], ""));
+    assert_eq!(only(&mut client).status, 200);
+    assert!(client.is_closed());
+}
+
+#[test]
+fn bodies_under_another_transfer_coding_are_not_taken() {
+    for coding in ["gzip, chunked", "chunked, chunked"] {
+        let mut client = Client::new();
+        let header = format!("transfer-encoding: {coding}");
+        client.send(keyed("PUT", "/entity/s/a", &[&header], "") + "1\r\n1\r\n0\r\n\r\n");
+        assert_eq!(only(&mut client).status, 501, "{coding}");
+        assert!(client.api.entities.borrow().is_empty());
+    }
+}
+
+#[test]
+fn options_of_the_whole_server_name_every_method() {
+    let mut client = Client::new();
+    client.send("OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n");
+    let answer = only(&mut client);
+    assert_eq!((answer.status, answer.header("allow")), (204, Some("GET, HEAD, PUT, POST, DELETE, OPTIONS")));
 }
 
 #[test]
@@ -147,6 +208,26 @@ fn a_body_that_dribbles_in_is_answered_408() {
     client.advance(10_000);
     assert!(client.is_closed());
     assert_eq!(client.api.calls.get(), 0);
+}
+
+#[test]
+fn bodies_are_bounded_over_all_connections_and_only_large_ones_are_refused() {
+    let mut client = Client::new();
+    let others = INPUT_BYTES_SHARD_MAX - 10_000;
+    client.gateway.bodies_bytes.set(others);
+    let large = format!("\"{}\"", "x".repeat(INPUT_BYTES_MIN + 1000));
+    let small = format!("\"{}\"", "x".repeat(INPUT_BYTES_MIN - 1000));
+    client.send(keyed("PUT", "/entity/s/small", &["content-type: application/json"], &small));
+    assert_eq!(only(&mut client).status, 201);
+    assert_eq!(client.gateway.bodies_bytes.get(), others, "what was read is given back");
+    let request = keyed("PUT", "/entity/s/large", &["content-type: application/json"], &large);
+    let (head, body) = request.split_at(request.len() - large.len());
+    client.send(head);
+    body.as_bytes().chunks(4000).for_each(|piece| client.send(piece));
+    let answer = only(&mut client);
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    client.end();
+    assert_eq!(client.gateway.bodies_bytes.get(), others);
 }
 
 #[test]

@@ -165,6 +165,12 @@ impl Client {
         self.send("");
     }
 
+    /// Its last bytes and the end of them at once.
+    pub fn send_and_end(&mut self, bytes: impl AsRef<[u8]>) {
+        self.pipe.borrow_mut().input_ended = true;
+        self.send(bytes);
+    }
+
     /// How much the client takes from now on.
     pub fn set_room(&mut self, bytes: usize) {
         self.pipe.borrow_mut().output_room = bytes;

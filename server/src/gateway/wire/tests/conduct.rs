@@ -87,6 +87,84 @@ fn unsent_output_holds_requests_back_until_it_is_drained() {
     assert_eq!(bench.replies().len(), 10);
 }
 
+/// A connection on which a request for statistics waits for room at another shard, and the count of those waiting.
+fn crowded() -> (Bench, std::rc::Rc<std::cell::Cell<usize>>) {
+    let bench = Bench::welcomed(|_| None);
+    let waiting = bench.api.waiting.clone();
+    let count = waiting.clone();
+    *bench.api.handler.borrow_mut() = Box::new(move |command| {
+        if matches!(command, Command::Stats) {
+            count.set(count.get() + 1);
+        }
+        None
+    });
+    (bench, waiting)
+}
+
+#[test]
+fn a_request_that_waits_for_another_shard_holds_its_connection_and_refuses_nothing() {
+    let (bench, waiting) = crowded();
+    let mut input = pings(0..3);
+    input.extend(frame_of(3, Request::Stats));
+    input.extend(pings(4..8));
+    bench.receive(&input);
+    assert_eq!(bench.api.tickets.borrow().len(), 4, "what follows the request that waits is kept back");
+    assert!(bench.is_paused());
+    bench.gateway.deliver(CLIENT, 0, &Outcome::Pong);
+    bench.gateway.on_turn();
+    assert!(bench.is_paused() && bench.api.tickets.borrow().len() == 4, "there is no room yet");
+    waiting.set(0);
+    bench.gateway.on_turn();
+    assert!(!bench.is_paused());
+    assert_eq!(bench.api.tickets.borrow().len(), 8);
+    (1..8).for_each(|request_id| bench.gateway.deliver(CLIENT, request_id, &Outcome::Pong));
+    assert_eq!(bench.replies().len(), 8);
+}
+
+#[test]
+fn connections_that_wait_go_on_one_for_each_request_that_found_room() {
+    let (bench, waiting) = crowded();
+    let other = ConnectionId { slot: CLIENT.slot + 1, ..CLIENT };
+    bench.gateway.on_accepted(other);
+    bench.gateway.on_received(other, &hello(CREDENTIAL));
+    for (id, first) in [(CLIENT, 10), (other, 20)] {
+        let input = [frame_of(first, Request::Stats), pings(first + 1..first + 3)].concat();
+        bench.gateway.on_received(id, &input);
+    }
+    assert_eq!((waiting.get(), bench.api.tickets.borrow().len()), (2, 2));
+    waiting.set(1);
+    bench.gateway.on_turn();
+    assert_eq!(bench.api.tickets.borrow().len(), 4, "the first to wait is the first to go on");
+    assert!(!bench.is_paused() && bench.net.with(other, |socket| socket.paused));
+    bench.gateway.on_closed(other);
+    waiting.set(0);
+    bench.gateway.on_turn();
+    assert_eq!(bench.api.tickets.borrow().len(), 4, "what a connection that is gone had kept back is not carried out");
+}
+
+#[test]
+fn half_closing_or_draining_while_a_request_waits_for_another_shard_ends_well() {
+    for drains in [false, true] {
+        let (bench, waiting) = crowded();
+        bench.receive(&[frame_of(0, Request::Stats), pings(1..3)].concat());
+        if drains {
+            bench.gateway.drain();
+        } else {
+            bench.gateway.on_end_of_input(CLIENT);
+        }
+        waiting.set(0);
+        bench.gateway.on_turn();
+        let accepted = if drains { 1 } else { 3 };
+        assert_eq!(bench.api.tickets.borrow().len(), accepted);
+        for request_id in 0..accepted as u64 {
+            assert!(!bench.is_closed());
+            bench.gateway.deliver(CLIENT, request_id, &Outcome::Pong);
+        }
+        assert!(bench.is_closed());
+        assert_eq!(bench.replies().len(), accepted);
+    }
+}
+
 #[test]
 fn a_half_closed_client_gets_what_it_is_owed() {
     let bench = Bench::welcomed(|_| None);

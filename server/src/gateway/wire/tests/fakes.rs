@@ -4,6 +4,7 @@ use crate::auth::Principal;
 use crate::command::{Command, ErrorCode, Failure, Outcome, Ticket};
 use crate::gateway::api::{Api, Health};
 use crate::gateway::wire::{WireGateway, WireIdentity, WireOutput};
+use crate::limits::{OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN};
 use crate::metrics::Metrics;
 use crate::routing::Topology;
 use crate::runtime::net::ConnectionId;
@@ -27,6 +28,8 @@ type Handler = Box<dyn Fn(Command<'static>) -> Option<Outcome>>;
 pub struct FakeApi {
     pub handler: RefCell<Handler>,
     pub tickets: RefCell<Vec<Ticket>>,
+    /// How many requests wait for room at another shard.
+    pub waiting: Rc<Cell<usize>>,
     metrics: Arc<Metrics>,
 }
 
@@ -43,6 +46,9 @@ impl Api for FakeApi {
     }
     fn call(&self, _: &Principal, _: Command<'static>) -> impl Future<Output = Outcome> + 'static {
         std::future::ready(Outcome::Pong)
+    }
+    fn waiting_for_room(&self) -> usize {
+        self.waiting.get()
     }
     fn health(&self) -> Health {
         Health::default()
@@ -68,6 +74,7 @@ pub struct Socket {
     pub sent: Vec<u8>,
     pub shared_sends: usize,
     pub unsent_bytes: usize,
+    pub all_owe_too_much: bool,
     pub paused: bool,
     pub closed: bool,
     pub deadlines: Vec<Option<Duration>>,
@@ -95,6 +102,10 @@ impl WireOutput for FakeNet {
     }
     fn output_bytes(&self, id: ConnectionId) -> usize {
         self.with(id, |socket| socket.unsent_bytes)
+    }
+    fn output_bytes_max(&self) -> usize {
+        let crowded = self.0.borrow().values().any(|socket| socket.all_owe_too_much);
+        if crowded { OUTPUT_BYTES_MIN } else { OUTPUT_BYTES_MAX }
     }
     fn pause(&self, id: ConnectionId) {
         self.with(id, |socket| socket.paused = true);
@@ -140,6 +151,7 @@ impl Bench {
         let api = Rc::new(FakeApi {
             handler: RefCell::new(Box::new(handler)),
             tickets: RefCell::default(),
+            waiting: Rc::default(),
             metrics: Metrics::new(2),
         });
         let (net, clock) = (FakeNet::default(), FakeClock::default());

@@ -3,4 +3,5 @@
 mod conduct;
 mod fakes;
 mod hostile;
+mod overload;
 mod round_trip;

@@ -4,6 +4,8 @@
 //! Only the unfinished end of the log may be dropped, for nobody was told of it. With salvage, damage is noted
 //! instead, nothing is written, and what is intact is served.
 
+#[doc(hidden)]
+pub mod fuzzing;
 mod replay;
 mod sources;
 

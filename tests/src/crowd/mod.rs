@@ -1,0 +1,216 @@
+//! Thousands of connections on one thread, well- and ill-mannered, and what each was told before its end.
+//!
+//! Sockets do not block; one loop sends what each member's manners allow and keeps what it receives. What a member
+//! must have been told is judged by its [`Manners`].
+
+mod manners;
+mod replies;
+
+pub use manners::{FLOOD_DOCUMENT_BYTES, FLOOD_DOCUMENTS, FLOOD_REQUESTS, Manners};
+
+use crate::PATIENCE;
+use replies::Replies;
+use rustix::event::{Timespec, epoll};
+use rustix::fd::OwnedFd;
+use rustix::net::sockopt;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// How often those who drip send a byte.
+const DRIP: Duration = Duration::from_millis(250);
+
+/// One connection.
+pub struct Member {
+    /// How it behaves.
+    pub manners: Manners,
+    /// What it was told, in short: a status over HTTP; on the wire the code of an error, or "ok".
+    pub told: Vec<String>,
+    /// Its end came.
+    pub ended: bool,
+    replies: Replies,
+    stream: TcpStream,
+    unsent: Vec<u8>,
+    sent: usize,
+    reads: bool,
+    half_closed: bool,
+}
+
+/// All of them.
+pub struct Crowd {
+    members: Vec<Member>,
+    epoll: OwnedFd,
+    dripped: Instant,
+}
+
+impl Crowd {
+    /// Connects them all; says how many connections the process's limit of descriptors kept out.
+    pub fn connect(rest: SocketAddr, wire: SocketAddr, manners: impl IntoIterator<Item = Manners>) -> (Self, usize) {
+        let mut room = file_descriptors().saturating_sub(200);
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an epoll descriptor");
+        let mut crowd = Self { members: Vec::new(), epoll, dripped: Instant::now() };
+        let mut kept_out = 0;
+        for manners in manners {
+            if room == 0 {
+                kept_out += 1;
+                continue;
+            }
+            room -= 1;
+            crowd.join(if manners.is_wire() { wire } else { rest }, manners);
+            if crowd.members.len().is_multiple_of(64) {
+                crowd.turn(Duration::ZERO);
+            }
+        }
+        (crowd, kept_out)
+    }
+
+    /// One more member.
+    pub fn join(&mut self, address: SocketAddr, manners: Manners) {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("the server accepts");
+        stream.set_nonblocking(true).expect("a socket option");
+        stream.set_nodelay(true).expect("a socket option");
+        if !manners.reads() {
+            // What is not read shall wait in the server and not in the kernel.
+            sockopt::set_socket_recv_buffer_size(&stream, 16 << 10).expect("a socket option");
+        }
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
+        let data = epoll::EventData::new_u64(self.members.len() as u64);
+        epoll::add(&self.epoll, &stream, data, flags).expect("epoll takes a socket");
+        self.members.push(Member {
+            unsent: manners.first_words(),
+            reads: manners.reads(),
+            manners,
+            told: Vec::new(),
+            replies: Replies::new(manners.is_wire()),
+            ended: false,
+            stream,
+            sent: 0,
+            half_closed: false,
+        });
+        let last = self.members.len() - 1;
+        self.members[last].progress();
+    }
+
+    /// The members.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// Goes on until something holds of all; panics with how many it does not hold of.
+    pub fn until(&mut self, what: &str, patience: Duration, holds: impl Fn(&Member) -> bool) {
+        let deadline = Instant::now() + patience;
+        while !self.members.iter().all(&holds) {
+            if Instant::now() > deadline {
+                let mut missing: BTreeMap<String, usize> = BTreeMap::new();
+                for member in self.members.iter().filter(|member| !holds(member)) {
+                    *missing.entry(format!("{:?}", member.manners)).or_default() += 1;
+                }
+                panic!("never came true of all: {what}; not of {missing:?}");
+            }
+            self.turn(Duration::from_millis(50));
+        }
+    }
+
+    /// Goes on for so long.
+    pub fn go_on(&mut self, time: Duration) {
+        let deadline = Instant::now() + time;
+        while Instant::now() < deadline {
+            self.turn(Duration::from_millis(20));
+        }
+    }
+
+    /// Lets members say more; they are told apart by manners and number.
+    pub fn say(&mut self, words: impl Fn(Manners, usize) -> Option<Vec<u8>>) {
+        for (number, member) in self.members.iter_mut().enumerate().filter(|(_, member)| !member.ended) {
+            if let Some(words) = words(member.manners, number) {
+                member.unsent.extend(words);
+                member.progress();
+            }
+        }
+    }
+
+    /// Everybody reads from now on.
+    pub fn all_read(&mut self) {
+        for member in &mut self.members {
+            if !std::mem::replace(&mut member.reads, true) {
+                sockopt::set_socket_recv_buffer_size(&member.stream, 512 << 10).expect("a socket option");
+            }
+            member.progress();
+        }
+    }
+
+    fn turn(&mut self, wait: Duration) {
+        if self.dripped.elapsed() >= DRIP {
+            self.dripped = Instant::now();
+            self.members.iter_mut().filter(|member| member.manners.drips()).for_each(|member| member.drip());
+        }
+        let mut events = Vec::with_capacity(1024);
+        let timeout = Timespec { tv_sec: 0, tv_nsec: wait.as_nanos() as i64 };
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => panic!("epoll: {error}"),
+        }
+        for event in events {
+            self.members[event.data.u64() as usize].progress();
+        }
+    }
+}
+
+impl Member {
+    /// Sends and receives what can be.
+    fn progress(&mut self) {
+        if !self.manners.drips() {
+            self.send(usize::MAX);
+        }
+        if self.reads {
+            self.receive();
+        }
+    }
+
+    fn drip(&mut self) {
+        if !self.ended {
+            self.send(1);
+            self.receive();
+        }
+    }
+
+    fn send(&mut self, bytes_max: usize) {
+        let end = self.unsent.len().min(self.sent.saturating_add(bytes_max));
+        while self.sent < end {
+            match self.stream.write(&self.unsent[self.sent..end]) {
+                Ok(count) => self.sent += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // Closed by the other side: what it said is still to be read.
+                Err(_) => return self.sent = self.unsent.len(),
+            }
+        }
+        if self.sent == self.unsent.len() {
+            self.unsent = Vec::new();
+            self.sent = 0;
+            if self.manners.half_closes() && !std::mem::replace(&mut self.half_closed, true) {
+                let _ = self.stream.shutdown(Shutdown::Write);
+            }
+        }
+    }
+
+    fn receive(&mut self) {
+        let mut buffer = [0; 16 << 10];
+        while !self.ended {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => self.ended = true,
+                Ok(count) => self.replies.take(&buffer[..count], &mut self.told),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => self.ended = true,
+            }
+        }
+    }
+}
+
+/// How many descriptors this process may have, after asking for all it can get.
+pub fn file_descriptors() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    getrlimit(Resource::Nofile).current.unwrap_or(1 << 20) as usize
+}
