@@ -90,8 +90,10 @@ fn starts_or_refuses(world: &Rc<World>, image: &DiskImage, damage: Damage, rando
         return Ok(());
     }
     world.hit("branch: refused as damaged");
-    if damage == Damage::Forged {
-        world.hit("branch: forged frame refused");
+    match damage {
+        Damage::Forged => world.hit("branch: forged frame refused"),
+        Damage::LastFrame => world.hit("branch: damaged last frame refused"),
+        _ => {}
     }
     let sim = Sim::on_disk(random.next_u64(), image.clone());
     sim.set_direct_alignment(world.setup.direct_alignment);

@@ -2,7 +2,7 @@
 
 use super::judge::{Reply, judge_failed_write, reply_code};
 use super::model::{Body, Broken, Name, ReadTicket, Write, WriteId, broken};
-use super::plan::{Operation, Stream, stream};
+use super::plan::{BUSY_KEYS, EARLY_STEPS, Operation, Stream, Workload, stream};
 use super::server::Server;
 use super::templates::Rule;
 use super::world::World;
@@ -59,11 +59,26 @@ impl Client {
         self.world.tell(|| format!("{:>5} {}", self.step, line()));
     }
 
-    fn any_name(&mut self) -> Name {
-        let setup = &self.world.setup;
+    fn any_name(&mut self, operation: Operation) -> Name {
+        let setup = self.world.setup;
+        if setup.workload == Workload::Aging {
+            let key = self.aging_key(operation);
+            return World::name(self.random.below(setup.schemas), key);
+        }
         // A few keys get most of the attention, so that operations meet.
         let key = if self.random.below(3) == 0 { self.random.below(2) } else { self.random.below(setup.keys) };
         World::name(self.random.below(setup.schemas), key)
+    }
+
+    fn aging_key(&mut self, operation: Operation) -> u64 {
+        let keys = self.world.setup.keys;
+        let early = self.step < EARLY_STEPS;
+        match operation {
+            Operation::Put if early => BUSY_KEYS + u64::from(self.step) % (keys - BUSY_KEYS),
+            Operation::Delete if !early && self.random.below(3) == 0 => self.random.between(BUSY_KEYS, keys - 1),
+            Operation::Put | Operation::Delete | Operation::MultiPut => self.random.below(BUSY_KEYS),
+            _ => self.random.below(keys),
+        }
     }
 
     fn document(&mut self, item: u32) -> Body {
@@ -89,7 +104,7 @@ impl Client {
     }
 
     async fn put(&mut self) -> Done {
-        let name = self.any_name();
+        let name = self.any_name(Operation::Put);
         let (body, condition) = (self.document(0), self.condition(&name));
         let (id, ticket, since) = self.begin(0, &name, Some(body.clone()), condition, false);
         let (schema, key) = owned(&name);
@@ -104,7 +119,7 @@ impl Client {
     }
 
     async fn delete(&mut self) -> Done {
-        let name = self.any_name();
+        let name = self.any_name(Operation::Delete);
         let condition = self.condition(&name);
         let (id, ticket, since) = self.begin(0, &name, None, condition, false);
         let (schema, key) = owned(&name);
@@ -169,8 +184,12 @@ impl Client {
     async fn multi_put(&mut self) -> Done {
         let schema = self.random.below(self.world.setup.schemas);
         let count = self.random.between(1, 9) as u32;
-        let mut names: Vec<Name> =
-            (0..count).map(|_| World::name(schema, self.random.below(self.world.setup.keys))).collect();
+        let mut names: Vec<Name> = (0..count)
+            .map(|_| match self.world.setup.workload {
+                Workload::Even => World::name(schema, self.random.below(self.world.setup.keys)),
+                Workload::Aging => World::name(schema, self.aging_key(Operation::MultiPut)),
+            })
+            .collect();
         names.sort();
         names.dedup();
         let items: Vec<(Name, Body)> =
@@ -211,7 +230,7 @@ impl Client {
     }
 
     async fn get(&mut self) -> Done {
-        let name = self.any_name();
+        let name = self.any_name(Operation::Get);
         let ticket = self.world.model.borrow_mut().begin_read(&name);
         let (schema, key) = owned(&name);
         let outcome = self.call(Command::Get { schema, key }).await;

@@ -10,6 +10,7 @@ pub struct Coverage(BTreeMap<String, u64>);
 /// What every batch of a few hundred seeds must meet at least once.
 pub const MUST_BE_MET: &[&str] = &[
     "branch: damage",
+    "branch: damaged last frame refused",
     "branch: forged frame refused",
     "branch: fork",
     "branch: lost checkpoint, all found",

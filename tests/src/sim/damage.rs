@@ -22,6 +22,8 @@ pub enum Damage {
     Exchanged,
     /// An older frame was written again behind the last one.
     Replayed,
+    /// A bit of the last frame that holds records flipped.
+    LastFrame,
 }
 
 /// Damages the disk; what was done to which file, if there was anything to do it to.
@@ -31,7 +33,7 @@ pub fn inflict(image: &mut DiskImage, random: &mut Random) -> Option<(Damage, Pa
         let matching = files.iter().filter(|(path, _)| path.to_string_lossy().ends_with(suffix));
         matching.map(|(path, _)| path.clone()).collect()
     };
-    match random.below(10) {
+    match random.below(12) {
         0 | 1 => {
             let (path, bytes) = any(&files, random)?;
             let bit = random.below((bytes * 8).max(1));
@@ -67,6 +69,11 @@ pub fn inflict(image: &mut DiskImage, random: &mut Random) -> Option<(Damage, Pa
             let path = any(&ending(".seg"), random)?;
             replay(image, &path, random).map(|()| (Damage::Replayed, path))
         }
+        7 | 8 => {
+            let path = any(&ending(".seg"), random)?;
+            let bit = bit_of_last_frame(&image.peek(&path).ok()?, random)?;
+            image.flip_bit(&path, bit).ok().map(|()| (Damage::LastFrame, path))
+        }
         _ => {
             let path = any(&ending(".seg"), random)?;
             forge(image, &path, random).map(|()| (Damage::Forged, path))
@@ -99,6 +106,12 @@ fn frames(segment: &[u8]) -> Vec<(usize, usize)> {
         at += padded;
     }
     found
+}
+
+fn bit_of_last_frame(segment: &[u8], random: &mut Random) -> Option<u64> {
+    let holding = |(at, _): &(usize, usize)| number(&segment[*at..], 40, 4) > 0;
+    let (at, padded) = frames(segment).into_iter().rfind(holding)?;
+    Some(random.between(at as u64 * 8, (at + padded) as u64 * 8 - 1))
 }
 
 fn is_sealed(segment: &[u8]) -> bool {

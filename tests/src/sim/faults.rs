@@ -1,58 +1,86 @@
-//! The deliberate faults of `deltadb::sabotage`, and the seed that catches each: the proof that the simulator sees.
+//! The deliberate faults of `deltadb::sabotage`, and the histories that catch each: the proof that the simulator sees.
 
+use super::plan::{Plan, Setup, Weather};
 use deltadb::sabotage::Sabotage;
+
+/// Steps of every history here.
+pub const STEPS: u32 = 300;
+
+/// Seeds that are tried at most, beside those of a row.
+pub const SEEDS_MAX: u64 = 300;
+
+/// What the histories of a row are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// As the seed draws it.
+    Drawn,
+    /// In a weather.
+    Weather(Weather),
+    /// With an aging workload whose files are damaged.
+    Aging,
+}
 
 /// How a fault is caught.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Catch {
     /// The fault.
     pub fault: Sabotage,
-    /// The seed of the history that catches it.
-    pub seed: u64,
-    /// Whether by cutting the power at every sync point of the history, instead of where chance does.
-    pub exhaustive: bool,
+    /// What its histories are like.
+    pub setting: Setting,
+    /// Seeds that catch it. Whatever changes the order of events may move them, so others follow: see [`Catch::seeds`].
+    pub known: &'static [u64],
 }
 
-/// Steps of every history in the table.
-pub const STEPS: u32 = 300;
+impl Catch {
+    /// The seeds to try in turn until one catches the fault.
+    pub fn seeds(&self) -> impl Iterator<Item = u64> + use<> {
+        self.known.iter().copied().chain(1..=SEEDS_MAX)
+    }
 
-/// Steps of those whose every sync point is cut.
-pub const STEPS_EXHAUSTIVE: u32 = 60;
+    /// The history of a seed.
+    pub fn plan(&self, seed: u64) -> Plan {
+        let setup = Setup::of_seed(seed);
+        let setup = match self.setting {
+            Setting::Drawn => setup,
+            Setting::Weather(weather) => setup.in_weather(weather),
+            Setting::Aging => setup.aging().in_weather(Weather::Rotten),
+        };
+        Plan::in_setting(setup, STEPS)
+    }
+}
 
-const fn seed(fault: Sabotage, seed: u64) -> Catch {
-    Catch { fault, seed, exhaustive: false }
+const fn drawn(fault: Sabotage, known: &'static [u64]) -> Catch {
+    Catch { fault, setting: Setting::Drawn, known }
 }
 
 /// One row a fault.
 pub const CATCHES: &[Catch] = &[
-    seed(Sabotage::ReplyBeforeSync, 1),
-    seed(Sabotage::SkipDirectorySync, 1),
-    seed(Sabotage::SkipFileSync, 1),
-    seed(Sabotage::IgnoreShortWrite, 68),
-    seed(Sabotage::AcceptStaleFrame, 1),
-    seed(Sabotage::ReuseNonce, 1),
-    seed(Sabotage::CheckpointBeforeData, 1),
-    seed(Sabotage::ApplyOutOfOrder, 2),
-    seed(Sabotage::DropAssociatedData, 3),
-    seed(Sabotage::ShowBeforeDurable, 3),
-    seed(Sabotage::JudgeAgainstDurable, 2),
-    seed(Sabotage::AnswerBeforeDurable, 2),
-    seed(Sabotage::FillCacheBlindly, 46),
-    seed(Sabotage::WriteWhereReceived, 1),
-    seed(Sabotage::ForgetDoorbell, 1),
-    seed(Sabotage::ReuseVersions, 2),
-    seed(Sabotage::TrustPageCache, 15),
-    seed(Sabotage::ReuseBeforeUnlisting, 1),
-    seed(Sabotage::WriteBeforeListing, 1),
-    seed(Sabotage::WriteOnAfterFailure, 2),
-    seed(Sabotage::CheckpointClaimsMore, 1),
-    seed(Sabotage::RepointBlindly, 2),
-    seed(Sabotage::DropKeysInUse, 12),
-    seed(Sabotage::RewriteVersionsAnew, 2),
-    seed(Sabotage::CursorSkipsOne, 1),
-    seed(Sabotage::AnswerFailureAsSuccess, 9),
+    drawn(Sabotage::ReplyBeforeSync, &[]),
+    drawn(Sabotage::SkipDirectorySync, &[]),
+    drawn(Sabotage::SkipFileSync, &[]),
+    Catch { fault: Sabotage::IgnoreShortWrite, setting: Setting::Weather(Weather::Failing), known: &[] },
+    drawn(Sabotage::AcceptStaleFrame, &[]),
+    drawn(Sabotage::ReuseNonce, &[]),
+    Catch { fault: Sabotage::ForgetTombstone, setting: Setting::Aging, known: &[] },
+    drawn(Sabotage::CheckpointBeforeData, &[]),
+    drawn(Sabotage::ApplyOutOfOrder, &[]),
+    Catch { fault: Sabotage::DropAssociatedData, setting: Setting::Weather(Weather::Rotten), known: &[] },
+    drawn(Sabotage::ShowBeforeDurable, &[]),
+    drawn(Sabotage::JudgeAgainstDurable, &[]),
+    drawn(Sabotage::AnswerBeforeDurable, &[]),
+    drawn(Sabotage::FillCacheBlindly, &[]),
+    drawn(Sabotage::WriteWhereReceived, &[]),
+    drawn(Sabotage::ForgetDoorbell, &[]),
+    drawn(Sabotage::ReuseVersions, &[]),
+    drawn(Sabotage::TrustPageCache, &[]),
+    drawn(Sabotage::ReuseBeforeUnlisting, &[]),
+    drawn(Sabotage::WriteBeforeListing, &[]),
+    Catch { fault: Sabotage::NoTailFrame, setting: Setting::Weather(Weather::Rotten), known: &[] },
+    drawn(Sabotage::WriteOnAfterFailure, &[]),
+    drawn(Sabotage::CheckpointClaimsMore, &[]),
+    drawn(Sabotage::RepointBlindly, &[]),
+    drawn(Sabotage::DropKeysInUse, &[]),
+    drawn(Sabotage::RewriteVersionsAnew, &[]),
+    drawn(Sabotage::CursorSkipsOne, &[]),
+    drawn(Sabotage::AnswerFailureAsSuccess, &[]),
 ];
-
-/// Faults that no seed of the first thousand shows: they need old data that stays alive while newer data is compacted,
-/// or rot in the very last frame.
-pub const RARE: &[Sabotage] = &[Sabotage::ForgetTombstone, Sabotage::NoTailFrame];

@@ -35,6 +35,22 @@ const WEATHERS: [Weather; 8] = [
     Weather::Mixed,
 ];
 
+/// Which entities are written when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workload {
+    /// Any of them at any time: no segment stays alive for long.
+    Even,
+    /// Most are written once, early, and perhaps removed late; a few are written all the time. Old segments stay as
+    /// they are while younger ones, and the deletions in them, are compacted.
+    Aging,
+}
+
+/// Steps of an aging workload in which the entities that stay are written.
+pub const EARLY_STEPS: u32 = 72;
+
+/// Keys that an aging workload writes all the time.
+pub const BUSY_KEYS: u64 = 3;
+
 /// The setting of a simulation.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
@@ -42,6 +58,8 @@ pub struct Setup {
     pub seed: u64,
     /// What goes wrong.
     pub weather: Weather,
+    /// Which entities are written when.
+    pub workload: Workload,
     /// Alignment of direct files; `None`: the file system has none.
     pub direct_alignment: Option<usize>,
     /// Sizes of the logs.
@@ -173,8 +191,12 @@ pub struct Plan {
 impl Plan {
     /// The whole plan of a seed.
     pub fn new(seed: u64, steps: u32) -> Self {
-        let setup = Setup::of_seed(seed);
-        let steps_of = |number| Step { number, action: choose(&setup, &mut stream(seed, number, Stream::Plan)) };
+        Self::in_setting(Setup::of_seed(seed), steps)
+    }
+
+    /// The whole plan of a setting.
+    pub fn in_setting(setup: Setup, steps: u32) -> Self {
+        let steps_of = |number| Step { number, action: choose(&setup, &mut stream(setup.seed, number, Stream::Plan)) };
         Self { setup, steps_total: steps, steps: (0..steps).map(steps_of).collect() }
     }
 
@@ -239,7 +261,8 @@ pub fn stream(seed: u64, number: u32, purpose: Stream) -> Random {
 }
 
 impl Setup {
-    fn of_seed(seed: u64) -> Self {
+    /// The setting of a seed.
+    pub fn of_seed(seed: u64) -> Self {
         let mut random = Random::for_purpose(seed, 0);
         let weather = WEATHERS[random.below(WEATHERS.len() as u64) as usize];
         let direct_alignment = [Some(512), Some(512), Some(4096), None][random.below(4) as usize];
@@ -259,9 +282,10 @@ impl Setup {
             space_kept_bytes: 16 << 10,
             ..LogSizes::default()
         };
-        Self {
+        let drawn = Self {
             seed,
             weather,
+            workload: Workload::Even,
             direct_alignment,
             sizes,
             shards: random.between(1, 3) as u16,
@@ -271,7 +295,34 @@ impl Setup {
             keys: random.between(4, 24),
             document_bytes: [64, 400, 1500][random.below(3) as usize],
             clients: [1, 4, 16][random.below(3) as usize],
+        };
+        if random.below(8) == 0 { drawn.aging() } else { drawn }
+    }
+
+    /// The same machine with an aging workload, in one shard with small segments that the early entities fill.
+    pub fn aging(self) -> Self {
+        let segment_bytes = 24 << 10;
+        let sizes = LogSizes {
+            segment_bytes_first: segment_bytes,
+            segment_bytes_max: segment_bytes,
+            checkpoint_due_bytes: 2 * segment_bytes,
+            ..self.sizes
+        };
+        Self {
+            workload: Workload::Aging,
+            direct_alignment: self.direct_alignment.map(|_| 512),
+            sizes,
+            shards: 1,
+            schemas: 1,
+            keys: 40,
+            document_bytes: 1500,
+            ..self
         }
+    }
+
+    /// The same in another weather.
+    pub fn in_weather(self, weather: Weather) -> Self {
+        Self { weather, ..self }
     }
 
     /// Whether some kind of misfortune may happen.
@@ -287,11 +338,12 @@ fn choose(setup: &Setup, random: &mut Random) -> Action {
         _ => When::Polls(random.between(1, 1500)),
     };
     let has = |weather, weight| if setup.has(weather) { weight } else { 0 };
+    let ages = setup.workload == Workload::Aging;
     let weights = [
         (50, 0),
         (12, 1),
         (6, 2),
-        (has(Weather::Rotten, 12), 3),
+        (has(Weather::Rotten, if ages { 40 } else { 12 }), 3),
         (4, 4),
         (4, 5),
         (has(Weather::Failing, 14), 6),
@@ -317,7 +369,11 @@ fn choose(setup: &Setup, random: &mut Random) -> Action {
         10 => Action::Kill(when(random)),
         11 => Action::Restart,
         12 => Action::Resize(random.between(1, 4) as u16),
-        _ => Action::Client(pick(&OPERATIONS, random)),
+        _ => match pick(&OPERATIONS, random) {
+            // A new key has every old segment rewritten.
+            Operation::RotateKey if ages => Action::Client(Operation::Put),
+            operation => Action::Client(operation),
+        },
     }
 }
 
