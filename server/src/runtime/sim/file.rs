@@ -95,6 +95,8 @@ impl SimFile {
         let (inode, core) = (file.inode, Rc::clone(&file.core));
         let (len, error) = (verdict.len, verdict.error);
         let effect = move |image: &mut DiskImage, landing| {
+            // One that fails may be torn within a block; that is no want of space.
+            let unit = if error.is_some() { 1 } else { unit };
             let len = room_for(image, inode, offset, len, unit)?;
             let part: Rc<[u8]> = if len == bytes.len() { bytes } else { Rc::from(&bytes[..len]) };
             let node = image.file_mut(inode)?;

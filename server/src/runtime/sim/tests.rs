@@ -244,6 +244,22 @@ fn space_runs_out_and_comes_back() {
 }
 
 #[test]
+fn a_write_torn_within_a_block_fails_as_it_was_told_to() {
+    for seed in 0..16 {
+        let sim = Sim::on_disk(seed, durable_file("/f", &[0; 4096]));
+        sim.set_direct_alignment(Some(4096));
+        let platform = sim.platform();
+        let run = async {
+            let file = platform.disk().open(Path::new("/f"), OpenMode::ReadWrite, Caching::Direct).await.unwrap();
+            sim.inject(Fault::next(Operation::WRITING, Effect::Error(5)));
+            let failed = file.write_at(0, AlignedBuffer::zeroed(4096), Durability::Synced).await.0.unwrap_err();
+            assert_eq!(failed.raw_os_error(), Some(5), "seed {seed}");
+        };
+        sim.run_until(run).unwrap();
+    }
+}
+
+#[test]
 fn short_transfers_rot_and_a_read_only_disk() {
     let sim = Sim::on_disk(4, durable_file("/f", &[0; 4096]));
     let platform = sim.platform();
