@@ -74,6 +74,7 @@ mod tests {
         let (ring, mut alarm) = (Ring::new(&[]).unwrap(), Alarm::default());
         let (start, hour) = (Instant::now(), Duration::from_secs(3600));
         alarm.set(&ring, start, hour);
+        ring.submit().unwrap();
         for _ in 0..3 {
             let until = Instant::now() + Duration::from_millis(2);
             alarm.sleep(&ring, until).unwrap();
