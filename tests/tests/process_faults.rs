@@ -137,7 +137,7 @@ fn a_server_in_a_small_memory_group_stays_within_it() {
     let mut client = server.http();
     let body = |n: usize| format!("\"{}\"", filler(900 << 10, n as u64));
     // Several times what the group may hold, and readers that leave much of it in the cache.
-    let documents = long::rounds(400, 2_000);
+    let documents = long::rounds(200, 2_000);
     let same = body(1);
     for n in 0..documents {
         client.put(&format!("/entity/s/k{n}"), &same).expect(201);

@@ -24,7 +24,7 @@ fn exists(name: &str) -> bool {
     let Some((file, test)) = name.split_once("::") else { return false };
     let files = FOLDERS.iter().map(|folder| repository().join(folder).join(file));
     let found: Option<PathBuf> = files.into_iter().find(|path| path.is_file());
-    let Some(path) = found else { return true };
+    let Some(path) = found else { return false };
     let text = std::fs::read_to_string(path).unwrap_or_default();
     text.contains(&format!("#[test]\nfn {test}()")) || text.contains(&format!("#[test]\n    fn {test}()"))
 }

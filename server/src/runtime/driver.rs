@@ -10,6 +10,7 @@
 //! reactor, and the preemption signal is put out of reach. The thread sleeps only when this task is the only one: it
 //! yields twice and asks the executor how many tasks ran in between.
 
+use super::alarm::Alarm;
 use super::disk_operations::DiskOperations;
 use super::doorbell::ShardDoorbell;
 use super::idle::Idle;
@@ -20,12 +21,12 @@ use super::ring::{Completion, OperationKind, Ring};
 use super::ring_disk::OpenFile;
 use super::timers::Timers;
 use crate::limits;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a shard's ring serves.
 pub(super) struct Driver {
@@ -34,6 +35,7 @@ pub(super) struct Driver {
     pub disk: Rc<DiskOperations<OpenFile>>,
     pub doorbell: ShardDoorbell,
     pub timers: Timers,
+    pub alarm: RefCell<Alarm>,
     pub inbox: Arc<Inbox>,
     pub spawn: ShardSpawn,
     pub spin: Duration,
@@ -109,6 +111,7 @@ impl Driver {
     fn complete(&self, completion: Completion, service: Option<&dyn Service>) {
         match completion.token.kind {
             OperationKind::Disk | OperationKind::DiskSync => self.disk.complete(completion),
+            OperationKind::Alarm => self.alarm.borrow_mut().rang(),
             OperationKind::Doorbell | OperationKind::Ringing => self.doorbell.complete(completion),
             OperationKind::Inbox => {
                 self.inbox.empty();
@@ -142,9 +145,9 @@ impl Driver {
 
     /// Sleeps in the ring; only a completion, a signal or the next timer ends it.
     fn sleep(&self) -> io::Result<()> {
-        match self.timers.next().map(|next| next.saturating_duration_since(Instant::now())) {
-            Some(Duration::ZERO) => Ok(()),
-            at_most => self.ring.submit_and_sleep(at_most),
+        match self.timers.next() {
+            Some(until) => self.alarm.borrow_mut().sleep(&self.ring, until),
+            None => self.ring.submit_and_sleep(None),
         }
     }
 

@@ -3,6 +3,7 @@
 //! `platform` is the seam (traits); the production side names glommio and io_uring, and nothing outside this room
 //! does; `sim` implements the same traits from one seed. All `unsafe` of the product lives in this room.
 
+mod alarm;
 pub mod buffer;
 mod buffers;
 mod disk_operations;

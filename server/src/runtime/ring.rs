@@ -47,6 +47,8 @@ pub(super) enum OperationKind {
     Ringing = 10,
     /// Another thread has left wakers in the inbox.
     Inbox = 11,
+    /// The next timer may be due.
+    Alarm = 12,
 }
 
 /// Who gets the completion: 8 bits of kind, 24 of slot, 32 of generation.
@@ -83,6 +85,7 @@ impl Token {
             9 => OperationKind::Doorbell,
             10 => OperationKind::Ringing,
             11 => OperationKind::Inbox,
+            12 => OperationKind::Alarm,
             _ => OperationKind::Ignored,
         };
         Self { kind, slot: packed as u32 >> 8, generation: (packed >> 32) as u32 }
@@ -204,6 +207,11 @@ impl Ring {
         let uring = self.uring.borrow();
         // SAFETY: no argument is passed; the entries are valid by the promise of `queue`.
         passing(unsafe { uring.submitter().enter::<libc::sigset_t>(queued, 0, 0, None) })
+    }
+
+    /// Whether an entry queued now goes with the next submission.
+    pub fn takes_at_once(&self) -> bool {
+        self.backlog.borrow().is_empty() && !self.uring.borrow_mut().submission().is_full()
     }
 
     /// Submits, then sleeps in the kernel until there is a completion to reap, or a signal came, or `at_most` passed.

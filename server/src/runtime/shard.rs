@@ -18,7 +18,7 @@ use super::stop::StopSignal;
 use super::timers::Timers;
 use crate::metrics::Metrics;
 use glommio::{LocalExecutorBuilder, PoolPlacement};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::rc::Rc;
@@ -236,6 +236,7 @@ impl Plan {
             disk: operations,
             doorbell: doorbell.clone(),
             timers,
+            alarm: RefCell::default(),
             inbox: Inbox::open()?,
             spawn,
             spin: self.spin,

@@ -70,8 +70,11 @@ async fn serve(plan: &Arc<Plan>, context: ShardContext) -> Result<(), Failed> {
     if let Some(address) = bound.shard {
         let _ = plan.shard_addresses[index].set(address);
     }
+    // Before anybody is told that this server is ready, so that `/readyz` says the same.
+    let mut known = Vec::new();
+    report_health(plan, index, &dispatch, &mut known);
     plan.report(ShardReport::Listening { http: bound.http, wire: bound.wire });
-    keep_house(plan, index, &platform, &dispatch).await;
+    keep_house(plan, index, &platform, &dispatch, known).await;
     drain(plan, index, &platform, &net, &dispatch, &service).await;
     let sealed = storage.shutdown().await;
     farewell(&platform, &net).await;
@@ -192,8 +195,14 @@ fn listen(plan: &Plan, index: usize, net: &Net) -> io::Result<Bound> {
 }
 
 /// Until a stop is asked for: gauges, health, templates, and data keys that can go.
-async fn keep_house(plan: &Plan, index: usize, platform: &Production, dispatch: &Rc<ShardDispatch>) {
-    let (mut ticks, mut known, mut took_writes) = (0u64, Vec::new(), true);
+async fn keep_house(
+    plan: &Plan,
+    index: usize,
+    platform: &Production,
+    dispatch: &Rc<ShardDispatch>,
+    mut known: Vec<String>,
+) {
+    let (mut ticks, mut took_writes) = (0u64, true);
     let mut templates_readable = true;
     while !plan.board.is_draining() {
         let round_is_due = ticks.is_multiple_of(TICKS_PER_ROUND);
