@@ -32,15 +32,19 @@ pub use check::CheckReport;
 use plan::{EVERYBODY, FIRST_SHARD, NOBODY, Notice, Plan, ShardReport};
 use prepare::Prepared;
 use signals::StopSignal;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::AtomicU8;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a start waits for another server to let go of the directory: a killed one may linger.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// The same for its addresses, which it holds until the kernel has taken all its memory back.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(2);
+const ADDRESS_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 /// A start with less free space than this is refused.
 const FREE_BYTES_MIN: u64 = 16 << 20;
 /// A start that cannot hold this many connections is refused.
@@ -204,7 +208,13 @@ fn probe_shard_ports(config: &Config, shards: usize) -> Result<(), StartError> {
 }
 
 fn probe(flag: &str, address: &ListenAddress) -> Result<(), StartError> {
-    probe_address(address).map_err(|error| {
+    let deadline = Instant::now() + ADDRESS_PATIENCE;
+    let mut probed = probe_address(address);
+    while probed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) && Instant::now() < deadline {
+        std::thread::sleep(ADDRESS_RETRY_INTERVAL);
+        probed = probe_address(address);
+    }
+    probed.map_err(|error| {
         let shown = match address {
             ListenAddress::Tcp(address) => address.to_string(),
             ListenAddress::Unix(path) => path.display().to_string(),
@@ -338,5 +348,33 @@ impl Progress<'_> {
             Err(_) => return Err(StartError::new(ExitStatus::Failure, "every shard is gone: see the log")),
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn an_address_that_a_killed_process_still_holds_is_waited_for() {
+        let lingering = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = ListenAddress::Tcp(lingering.local_addr().unwrap());
+        assert!(probe_address(&address).is_err());
+        let ends = std::thread::spawn(move || {
+            std::thread::sleep(5 * ADDRESS_RETRY_INTERVAL);
+            drop(lingering);
+        });
+        probe("--wire-addr", &address).unwrap();
+        ends.join().unwrap();
+    }
+
+    #[test]
+    fn an_address_that_stays_in_use_is_refused_by_name() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let refused = probe("--wire-addr", &ListenAddress::Tcp(address)).unwrap_err();
+        assert_eq!(refused.status, ExitStatus::AddressUnusable);
+        assert!(refused.message.contains(&address.to_string()) && refused.message.contains("--wire-addr"));
     }
 }
