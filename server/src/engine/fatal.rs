@@ -12,3 +12,28 @@ impl Drop for AbortOnPanic {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Stdio};
+
+    /// Tells the child that it is the one to panic.
+    const CHILD: &str = "DELTADB_TEST_PANICS";
+
+    #[test]
+    fn a_panic_ends_the_process_even_where_it_would_be_caught() {
+        if std::env::var_os(CHILD).is_some() {
+            let _ = std::panic::catch_unwind(|| {
+                let _fatal = AbortOnPanic("test");
+                panic!("on purpose");
+            });
+            std::process::exit(0);
+        }
+        let name = "engine::fatal::tests::a_panic_ends_the_process_even_where_it_would_be_caught";
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args([name, "--exact"]).env(CHILD, "1").stdout(Stdio::null()).stderr(Stdio::null());
+        assert_eq!(child.status().unwrap().signal(), Some(libc::SIGABRT));
+    }
+}
