@@ -160,6 +160,9 @@ pub struct LogStorage<P: Platform> {
     pub(super) this: Weak<Self>,
 }
 
+/// Room in a segment that is worth resuming writes for: half of the smallest segment there is.
+const ROOM_PLENTY_BYTES: u64 = crate::limits::SEGMENT_BYTES_FIRST / 2;
+
 impl<P: Platform> State<P> {
     /// A shard without anything in it.
     pub fn empty(platform: &P, options: &LogOptions) -> Self {
@@ -216,12 +219,21 @@ impl<P: Platform> State<P> {
     /// Whether any document, however small, is refused now for want of space.
     pub fn lacks_space(&self) -> bool {
         // After a restart the same versions would be given out again.
-        if !self.at_work || (self.refused_for_space && self.lineage.iter().any(|segment| self.is_short(segment))) {
+        if !self.at_work {
             return true;
         }
         let target = self.target.as_ref();
         let current = target.and_then(|target| self.lineage.iter().position(|segment| Rc::ptr_eq(segment, target)));
         let mut open = self.lineage.iter().skip(current.unwrap_or(0)).filter(|segment| !segment.closed.get());
+        // After a refusal a rest of the current segment is not enough: it would be filled and refused again at once.
+        // One document too large for what is left does not keep out others for whom there is plenty.
+        let has_plenty = |segment: &SegmentOf<P>| !self.is_short(segment) && segment.room() >= ROOM_PLENTY_BYTES;
+        if self.refused_for_space
+            && self.lineage.iter().any(|segment| self.is_short(segment))
+            && !open.clone().any(has_plenty)
+        {
+            return true;
+        }
         let next = open.clone().find(|segment| segment.room() >= BLOCK_BYTES_MAX as u64).or_else(|| open.next_back());
         next.is_some_and(|segment| self.is_short(segment))
     }
