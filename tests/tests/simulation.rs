@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const SEEDS: u64 = 200;
 const STEPS: u32 = 300;
+/// One crash amid a change of the shard count in so many seeds at least.
+const SEEDS_A_CRASH_IN_A_RESIZE: u64 = 15;
 
 #[test]
 fn a_batch_of_seeds_breaks_no_rule_and_meets_everything() {
@@ -36,6 +38,8 @@ fn a_batch_of_seeds_breaks_no_rule_and_meets_everything() {
     let coverage = coverage.into_inner().unwrap();
     println!("{coverage}");
     assert_eq!(coverage.missing(), [""; 0], "a batch of {SEEDS} seeds must meet all of these");
+    let crashes = coverage.of("crash in a resize");
+    assert!(crashes >= SEEDS / SEEDS_A_CRASH_IN_A_RESIZE, "{crashes} crashes in a resize");
 }
 
 /// The short history of a failure, and the command that runs it again.

@@ -5,6 +5,8 @@
 //! cargo run -p delta-tests --release --bin simulate -- --seeds 10000
 //! cargo run -p delta-tests --release --bin simulate -- --seed 7 --steps 60 --exhaustive
 //! ```
+//! Built with `--features deliberate-faults`, `--rates --seeds 60` says how many of the seeds catch each fault.
+//!
 //! A seed that fails is made short and printed with the command that runs the short history again. The exit status is
 //! 0 when no rule was broken, 1 when one was, 2 when the command line is wrong.
 
@@ -50,10 +52,18 @@ struct Arguments {
     #[cfg(feature = "deliberate-faults")]
     #[arg(long, value_parser = fault_named)]
     fault: Option<deltadb::sabotage::Sabotage>,
+    /// For each deliberate fault, how many of the seeds catch it.
+    #[cfg(feature = "deliberate-faults")]
+    #[arg(long)]
+    rates: bool,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    #[cfg(feature = "deliberate-faults")]
+    if arguments.rates {
+        return print_rates(&arguments);
+    }
     if arguments.exhaustive {
         return try_every_sync_point(&arguments);
     }
@@ -199,6 +209,37 @@ fn announce(seed: u64) {
     HOOK.call_once(|| {
         std::panic::set_hook(Box::new(|panic| eprintln!("seed {}: {panic}", SEED.get())));
     });
+}
+
+/// How often each fault is caught by histories of the kind that its row in the table names.
+#[cfg(feature = "deliberate-faults")]
+fn print_rates(arguments: &Arguments) -> ExitCode {
+    use delta_tests::sim::faults::{CATCHES, Catch};
+    // Many faults are caught by a panic.
+    std::panic::set_hook(Box::new(|_| {}));
+    let seeds = arguments.seed..arguments.seed + arguments.seeds;
+    let rate = |catch: &Catch| {
+        let _switched = deltadb::sabotage::Switched::on(catch.fault);
+        let caught = seeds.clone().filter(|seed| run(&catch.plan(*seed), Keep::Verdict).failure.is_some());
+        caught.count()
+    };
+    let (next, rates) = (AtomicU64::new(0), Mutex::new(vec![0; CATCHES.len()]));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, |count| count.get()) {
+            scope.spawn(|| {
+                while let Some(catch) = CATCHES.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                    let rate = rate(catch);
+                    let row = CATCHES.iter().position(|other| other.fault == catch.fault);
+                    rates.lock().expect("no panic holds it")[row.unwrap_or(0)] = rate;
+                }
+            });
+        }
+    });
+    let rates = rates.into_inner().expect("no panic holds it");
+    for (catch, rate) in CATCHES.iter().zip(&rates) {
+        println!("{rate:>6} of {:<6} {}", arguments.seeds, catch.fault.name());
+    }
+    verdict(rates.iter().all(|rate| *rate > 0))
 }
 
 #[cfg(feature = "deliberate-faults")]

@@ -9,7 +9,7 @@ use super::model::{Broken, broken};
 use super::plan::{Operation, Stream, stream};
 use super::server::{Server, StartFailure, StartOptions};
 use super::world::World;
-use deltadb::runtime::sim::{DiskImage, Halt, Random, Sim, Survival};
+use deltadb::runtime::sim::{DiskImage, Halt, PowerCut, Random, Sim, Survival};
 use deltadb::storage::ReadError;
 use std::rc::Rc;
 
@@ -24,6 +24,41 @@ pub fn what_if_the_power_went(world: &Rc<World>, sim: &Sim, step: u32) -> Result
     let survival = survival[random.below(4) as usize];
     let image = sim.poke(|image| image.after_power_loss(survival, random.next_u64()));
     outlives_a_crash(world, image, &mut random)
+}
+
+/// A process was killed and left this disk: the power goes at some of the sync points of the start that follows. What
+/// that start has already built upon must be durable.
+pub fn what_if_the_power_went_in_the_start(
+    world: &Rc<World>,
+    image: &DiskImage,
+    random: &mut Random,
+) -> Result<(), Broken> {
+    const CUTS: u64 = 10;
+    world.hit("branch: crash in a start after a kill");
+    let mut sync_points = 1;
+    // The first start is left alone, to count them.
+    for cut in 0..=CUTS {
+        let mut image = image.clone();
+        image.set_capacity_bytes(None);
+        let sim = Sim::on_disk(random.next_u64(), image);
+        sim.set_direct_alignment(world.setup.direct_alignment);
+        let number = random.between(1, sync_points);
+        match (cut, random.below(2)) {
+            (0, _) => {}
+            (_, 0) => sim.cut_power(PowerCut::DuringSync(number)),
+            _ => sim.cut_power(PowerCut::AfterSync(number)),
+        }
+        match sim.run_until(start(&sim, world, StartOptions::default())) {
+            Ok(started) => drop(started?),
+            Err(Halt::PowerLost) => {}
+            Err(halt) => return broken("the machine goes on", format!("{halt:?}")),
+        }
+        sync_points = sync_points.max(sim.sync_points());
+        let survival = if random.below(4) == 0 { Survival::Random } else { Survival::Nothing };
+        let left = sim.power_loss_image().after_power_loss(survival, random.next_u64());
+        outlives_a_crash(world, left, random)?;
+    }
+    Ok(())
 }
 
 /// A disk after a crash, in the world that led to it: the next life is a good one, and so is the one after another

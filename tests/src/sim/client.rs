@@ -17,7 +17,9 @@ pub struct Client {
     pub(super) server: Rc<Server>,
     pub(super) step: u32,
     pub(super) random: Random,
-    shard: usize,
+    pub(super) shard: usize,
+    /// The entity of its operation, where chance does not choose it.
+    pub(super) name: Option<Name>,
 }
 
 pub(super) type Done = Result<(), Broken>;
@@ -27,7 +29,7 @@ impl Client {
     pub fn new(world: Rc<World>, server: Rc<Server>, step: u32) -> Self {
         let mut random = stream(world.setup.seed, step, Stream::Act);
         let shard = random.below(server.shards() as u64) as usize;
-        Self { world, server, step, random, shard }
+        Self { world, server, step, random, shard, name: None }
     }
 
     /// Carries the operation out and judges what comes back.
@@ -60,6 +62,9 @@ impl Client {
     }
 
     fn any_name(&mut self, operation: Operation) -> Name {
+        if let Some(name) = &self.name {
+            return name.clone();
+        }
         let setup = self.world.setup;
         if setup.workload == Workload::Aging {
             let key = self.aging_key(operation);

@@ -9,10 +9,12 @@ pub struct Coverage(BTreeMap<String, u64>);
 
 /// What every batch of a few hundred seeds must meet at least once.
 pub const MUST_BE_MET: &[&str] = &[
+    "branch: crash in a start after a kill",
     "branch: damage",
     "branch: damaged last frame refused",
     "branch: forged frame refused",
     "branch: fork",
+    "branch: fork after a checkpoint",
     "branch: lost checkpoint, all found",
     "branch: refused as damaged",
     "branch: salvaged",
@@ -34,6 +36,7 @@ pub const MUST_BE_MET: &[&str] = &[
     "mailbox hops",
     "poisoned shards",
     "power cuts",
+    "races",
     "records replayed",
     "recoveries",
     "reply: not found",

@@ -5,7 +5,7 @@ use super::branch;
 use super::checks;
 use super::client::Client;
 use super::model::{Broken, broken};
-use super::plan::{Action, Plan, Step, Stream, Weather, When, stream};
+use super::plan::{Action, Operation, Plan, Step, Stream, Weather, When, stream};
 use super::server::{PATIENCE, Server, StartFailure, StartOptions};
 use super::world::{Licence, World};
 use deltadb::runtime::platform::{Clock, Platform, Spawn, TaskClass};
@@ -60,6 +60,8 @@ pub struct Life<'a> {
     pub beginning: Beginning,
     /// A kill is arranged, not a power cut.
     pub kill_arranged: &'a Cell<bool>,
+    /// Checkpoints that it is known to have written.
+    pub checkpoints: Cell<u64>,
     /// The server, once it has started, so that its figures can be read after its end.
     pub server: &'a RefCell<Option<Rc<Server>>>,
 }
@@ -112,7 +114,8 @@ impl Life<'_> {
             rates.short_read_ppm = 20_000;
             rates.slow_ppm = [0, 2_000, 20_000][random.below(3) as usize];
         }
-        if setup.has(Weather::Failing) && !self.beginning.spared && random.below(3) == 0 {
+        let fails = if setup.has(Weather::Failing) && !self.beginning.spared { random.below(6) } else { 5 };
+        if fails < 2 {
             let ppm = [300, 3_000][random.below(2) as usize];
             rates.write_error_ppm = ppm;
             rates.sync_error_ppm = ppm;
@@ -120,12 +123,16 @@ impl Life<'_> {
             rates.short_write_ppm = ppm;
             rates.other_error_ppm = ppm / 3;
             licence = Licence { writes: true, reads: true, ..licence };
+        } else if fails == 2 {
+            rates.short_write_ppm = [10_000, 100_000][random.below(2) as usize];
+            licence = Licence { writes: true, ..licence };
         }
         self.sim.set_fault_rates(rates);
         self.world.licence.set(licence);
         if let Some(cut) = self.beginning.cut {
             self.sim.cut_power(cut);
         }
+        self.arrange_crash_in_resize();
         while let Some(step) = self.plan.steps.get(self.cursor.get()) {
             match step.action {
                 Action::PowerCut(when) => self.arrange(when, false),
@@ -133,6 +140,16 @@ impl Life<'_> {
                 _ => break,
             }
             self.cursor.set(self.cursor.get() + 1);
+        }
+    }
+
+    /// The step that ended the last life asks for a crash in this start.
+    fn arrange_crash_in_resize(&self) {
+        let asked = self.cursor.get().checked_sub(1).and_then(|last| self.plan.steps.get(last));
+        if let (Some(Step { action: Action::CrashInResize { when, kill, .. }, .. }), Some(_)) =
+            (asked, self.beginning.shards)
+        {
+            self.arrange(*when, *kill);
         }
     }
 
@@ -204,14 +221,7 @@ impl Life<'_> {
         match step.action {
             Action::Client(operation) => {
                 self.await_room().await?;
-                self.world.in_flight.set(self.world.in_flight.get() + 1);
-                let (client, world) =
-                    (Client::new(self.world.clone(), server.clone(), step.number), self.world.clone());
-                self.sim.platform().spawn().spawn(TaskClass::Foreground, async move {
-                    client.run(operation).await;
-                    world.in_flight.set(world.in_flight.get() - 1);
-                    world.answered.raise();
-                });
+                self.begin(Client::new(self.world.clone(), server.clone(), step.number), operation);
                 if random.below(3) == 0 {
                     self.pause(Duration::from_micros(random.below(400))).await;
                 }
@@ -231,17 +241,36 @@ impl Life<'_> {
                 self.sim.shift_wall_clock(by_ms);
             }
             Action::DiskFault => self.inject_fault(&mut random),
+            Action::SlowDisk => self.slow_disk_down(&mut random),
+            Action::Race => self.race(step, server, &mut random).await?,
+            Action::RotateAndFork => self.rotate_and_fork(step, server, &mut random).await?,
             Action::Full => self.fill_disk(&mut random),
             Action::Room => self.make_room(server).await?,
             Action::PowerCut(when) => self.arrange(when, false),
             Action::Kill(when) => self.arrange(when, true),
             Action::Restart => return self.stop(server, None, &mut random).await.map(Some),
             Action::Resize(shards) => return self.stop(server, Some(shards), &mut random).await.map(Some),
+            Action::CrashInResize { shards, .. } => {
+                let another = if usize::from(shards) == server.shards() { shards % 4 + 1 } else { shards };
+                return self.stop(server, Some(another), &mut random).await.map(Some);
+            }
         }
         self.count_figures_of_poisoned(server);
+        self.fork_after_checkpoint(step, server, &mut random)?;
         // A poisoned shard is of little use: an operator would restart it.
         let poisoned = self.world.licence.get().writes && server.refuses_writes().is_some();
         Ok((poisoned && random.below(12) == 0).then_some(Ending::Killed))
+    }
+
+    /// A client begins an operation.
+    pub(super) fn begin(&self, client: Client, operation: Operation) {
+        let world = self.world.clone();
+        world.in_flight.set(world.in_flight.get() + 1);
+        self.sim.platform().spawn().spawn(TaskClass::Foreground, async move {
+            client.run(operation).await;
+            world.in_flight.set(world.in_flight.get() - 1);
+            world.answered.raise();
+        });
     }
 
     fn count_figures_of_poisoned(&self, server: &Server) {
@@ -250,17 +279,17 @@ impl Life<'_> {
         }
     }
 
-    async fn pause(&self, duration: Duration) {
+    pub(super) async fn pause(&self, duration: Duration) {
         self.sim.platform().clock().sleep(duration).await;
     }
 
     /// Waits until another operation may begin.
-    async fn await_room(&self) -> Result<(), Broken> {
+    pub(super) async fn await_room(&self) -> Result<(), Broken> {
         let clients = self.world.setup.clients;
         self.await_answers(clients - 1).await
     }
 
-    async fn await_answers(&self, in_flight_max: usize) -> Result<(), Broken> {
+    pub(super) async fn await_answers(&self, in_flight_max: usize) -> Result<(), Broken> {
         let answered = async {
             while self.world.in_flight.get() > in_flight_max {
                 self.world.answered.wait().await;
@@ -288,7 +317,8 @@ impl Life<'_> {
     }
 
     fn inject_fault(&self, random: &mut Random) {
-        const KINDS: [&[DiskOperation]; 8] = [
+        const KINDS: [&[DiskOperation]; 9] = [
+            DiskOperation::WRITING,
             DiskOperation::WRITING,
             DiskOperation::MAKING_DURABLE,
             &[DiskOperation::SyncDir],

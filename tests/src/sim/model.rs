@@ -90,6 +90,8 @@ pub(super) struct Logged {
 pub(super) struct Entity {
     pub(super) newest: Option<Known>,
     pub(super) log: BTreeMap<Version, Logged>,
+    /// It was found deleted after a start: by a deletion whose version nobody was told, above the newest that is known.
+    pub(super) found_deleted: bool,
     /// When a deletion was last under way.
     deleting_at: u64,
     /// Versions that failed conditions named.
@@ -130,6 +132,12 @@ impl Model {
     /// Every entity that was ever written to.
     pub fn names(&self) -> Vec<Name> {
         self.entities.keys().cloned().collect()
+    }
+
+    /// Entities that exist, as far as is known.
+    pub fn living_names(&self) -> Vec<Name> {
+        let living = self.entities.iter().filter(|(_, entity)| live(&entity.newest).is_some());
+        living.map(|(name, _)| name.clone()).collect()
     }
 
     /// Names of a schema that exist beyond doubt: nothing that could change them is under way.
@@ -424,6 +432,7 @@ impl Entity {
     fn advance(&mut self, known: Known) {
         if self.newest.as_ref().is_none_or(|newest| newest.version < known.version) {
             self.newest = Some(known);
+            self.found_deleted = false;
         }
     }
 }

@@ -99,6 +99,10 @@ impl Model {
         for (name, entity) in &mut self.entities {
             entity.log.clear();
             entity.named.clear();
+            entity.found_deleted = match found.get(name) {
+                Some(_) => false,
+                None => entity.found_deleted || live(&entity.newest).is_some(),
+            };
             entity.newest = match found.get(name) {
                 Some((version, body)) => {
                     let logged = Logged { condition: Condition::None, body: Some(body.clone()), created: None };
@@ -115,7 +119,9 @@ impl Model {
         const RULE: &str = "damage is never served";
         let entity = self.entities.get(name);
         let newest = entity.and_then(|entity| entity.newest.as_ref());
-        if let Some(known) = newest.filter(|known| known.version == version) {
+        // A salvage that lost a deletion shows what it deleted.
+        let undeleted = entity.is_some_and(|entity| entity.found_deleted);
+        if let Some(known) = newest.filter(|known| known.version == version && !undeleted) {
             return match known.body.as_deref() == Some(body) {
                 true => Ok(()),
                 false => broken(RULE, format!("{name:?} at version {version} is another document")),
@@ -126,5 +132,45 @@ impl Model {
         }
         let written = self.written.get(name).is_some_and(|bodies| bodies.iter().any(|one| **one == *body));
         if written { Ok(()) } else { broken(RULE, format!("{name:?} is served with a document nobody wrote")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::{ReadTicket, Write};
+    use super::*;
+
+    fn written(model: &mut Model, step: u32, body: Option<&[u8]>) -> (Name, WriteId) {
+        let (name, id): (Name, _) = (("s".into(), "k".into()), WriteId { step, item: 0 });
+        let write = Write {
+            name: name.clone(),
+            body: body.map(Body::from),
+            condition: Condition::None,
+            shard: 0,
+            atomic: false,
+        };
+        let _: ReadTicket = model.begin_read(&name);
+        model.begin_write(id, write);
+        (name, id)
+    }
+
+    #[test]
+    fn a_salvage_may_show_what_a_lost_deletion_deleted_and_nothing_at_the_version_of_a_known_one() {
+        let mut model = Model::default();
+        let (name, put) = written(&mut model, 1, Some(b"1"));
+        model.acknowledge(put, 3, Some(true)).unwrap();
+        let mut known = model.clone();
+
+        written(&mut model, 2, None);
+        model.lose_server();
+        model.adopt(&BTreeMap::new()).unwrap();
+        model.judge_salvaged(&name, 3, b"1").unwrap();
+        model.judge_salvaged(&name, 3, b"2").unwrap_err();
+        model.judge_salvaged(&name, 4, b"1").unwrap_err();
+
+        let (_, deletion) = written(&mut known, 2, None);
+        known.acknowledge(deletion, 4, None).unwrap();
+        known.judge_salvaged(&name, 3, b"1").unwrap();
+        known.judge_salvaged(&name, 4, b"1").unwrap_err();
     }
 }

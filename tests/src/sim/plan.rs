@@ -78,6 +78,8 @@ pub struct Setup {
     pub document_bytes: u64,
     /// Operations under way at once.
     pub clients: usize,
+    /// How often data keys that nothing names any more are looked for.
+    pub drop_keys_ms: u64,
 }
 
 /// What a client does. A new kind of command needs a line here, one in the table of weights, and one arm in `client.rs`.
@@ -154,6 +156,12 @@ pub enum Action {
     WallClock,
     /// One of the next disk operations goes wrong.
     DiskFault,
+    /// Some of the next disk operations take long, and whatever is under way meanwhile overtakes them.
+    SlowDisk,
+    /// A read that the disk keeps waiting, a write of the same entity meanwhile, and a read after both.
+    Race,
+    /// A new data key, and the power goes at a moment when the old one may have been dropped.
+    RotateAndFork,
     /// The disk is full until `Room`.
     Full,
     /// There is room again; writes must resume by themselves.
@@ -166,6 +174,15 @@ pub enum Action {
     Restart,
     /// The same, with another number of shards.
     Resize(u16),
+    /// The same, and a crash in that start.
+    CrashInResize {
+        /// Shards asked for.
+        shards: u16,
+        /// When it strikes, counted from the start.
+        when: When,
+        /// The process alone dies.
+        kill: bool,
+    },
 }
 
 /// A numbered step.
@@ -214,6 +231,11 @@ impl Plan {
             matches!(action, Fork | Damage | DiskFault | Full | Room | PowerCut(_) | Kill(_))
         };
         self.steps.retain(|step| !misfortune(step.action));
+        for step in &mut self.steps {
+            if let Action::CrashInResize { shards, .. } = step.action {
+                step.action = Action::Resize(shards);
+            }
+        }
         self
     }
 
@@ -295,6 +317,7 @@ impl Setup {
             keys: random.between(4, 24),
             document_bytes: [64, 400, 1500][random.below(3) as usize],
             clients: [1, 4, 16][random.below(3) as usize],
+            drop_keys_ms: [400, 50, 5][random.below(3) as usize],
         };
         if random.below(8) == 0 { drawn.aging() } else { drawn }
     }
@@ -342,7 +365,7 @@ fn choose(setup: &Setup, random: &mut Random) -> Action {
     let weights = [
         (50, 0),
         (12, 1),
-        (6, 2),
+        (8, 2),
         (has(Weather::Rotten, if ages { 40 } else { 12 }), 3),
         (4, 4),
         (4, 5),
@@ -350,10 +373,14 @@ fn choose(setup: &Setup, random: &mut Random) -> Action {
         (has(Weather::Full, 6), 7),
         (has(Weather::Full, 14), 8),
         (has(Weather::Stormy, 10), 9),
-        (has(Weather::Stormy, 8), 10),
+        (has(Weather::Stormy, 12), 10),
         (4, 11),
         (3, 12),
-        (900, 13),
+        (has(Weather::Stormy, 3), 13),
+        (10, 14),
+        (10, 15),
+        (if ages { 0 } else { 4 }, 16),
+        (900, 17),
     ];
     match pick(&weights, random) {
         0 => Action::Pause(random.between(1, 150)),
@@ -366,9 +393,22 @@ fn choose(setup: &Setup, random: &mut Random) -> Action {
         7 => Action::Full,
         8 => Action::Room,
         9 => Action::PowerCut(when(random)),
+        10 if random.below(2) == 0 => Action::Kill(When::DuringSync(random.between(1, 12))),
         10 => Action::Kill(when(random)),
         11 => Action::Restart,
         12 => Action::Resize(random.between(1, 4) as u16),
+        13 => Action::CrashInResize {
+            shards: random.between(1, 4) as u16,
+            when: match random.below(3) {
+                0 => When::DuringSync(random.between(1, 25)),
+                1 => When::AfterSync(random.between(1, 25)),
+                _ => When::Polls(random.between(1, 250)),
+            },
+            kill: random.below(2) == 0,
+        },
+        14 => Action::SlowDisk,
+        15 => Action::Race,
+        16 => Action::RotateAndFork,
         _ => match pick(&OPERATIONS, random) {
             // A new key has every old segment rewritten.
             Operation::RotateKey if ages => Action::Client(Operation::Put),

@@ -15,6 +15,7 @@ use std::rc::Rc;
 /// Streams of machines and of what becomes of their disks.
 const MACHINES: u32 = 1 << 28;
 const REMAINS: u32 = 1 << 29;
+const STARTS: u32 = 1 << 27;
 
 /// What to keep of a run besides its verdict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,6 +124,8 @@ struct Run<'a> {
     image: DiskImage,
     cursor: Cell<usize>,
     beginning: Beginning,
+    /// Of the last server that there was.
+    shards: usize,
     sync_points_of_life: u64,
     trace_hash: u64,
     lines: Vec<String>,
@@ -137,6 +140,7 @@ impl<'a> Run<'a> {
             image: DiskImage::default(),
             cursor: Cell::new(0),
             beginning: Beginning::default(),
+            shards: usize::from(plan.setup.shards),
             sync_points_of_life: 0,
             trace_hash: 0,
             lines: Vec::new(),
@@ -198,6 +202,11 @@ impl<'a> Run<'a> {
         }
         self.image = self.remains(sim, ending);
         self.count_ending(ending, at_halt);
+        if (ending, at_halt) == (Ending::Killed, true) {
+            let mut random = self.random(STARTS, 0);
+            let judged = branch::what_if_the_power_went_in_the_start(&self.world, &self.image, &mut random);
+            judged.map_err(|broken| self.failure(broken))?;
+        }
         self.beginning = Beginning {
             number: next,
             shards: if let Ending::Stopped { shards } = ending { shards } else { None },
@@ -226,14 +235,17 @@ impl<'a> Run<'a> {
             world: &self.world,
             beginning: self.beginning,
             kill_arranged: &kill_arranged,
+            checkpoints: Cell::new(0),
             server: &server,
         };
         let ended = sim.run_until(life.run());
         let server = server.take();
         if let Some(server) = &server {
             count_figures(&self.world, server);
+            self.shards = server.shards();
         } else if matches!(ended, Err(Halt::PowerLost)) {
-            let what = if self.beginning.shards.is_some() { "crash in a resize" } else { "crash in a start" };
+            let resizes = self.beginning.shards.is_some_and(|wanted| usize::from(wanted) != self.shards);
+            let what = if resizes { "crash in a resize" } else { "crash in a start" };
             self.world.hit(what);
         }
         (sim, ended, kill_arranged.get())

@@ -129,7 +129,7 @@ impl Server {
         };
         server.join(sim, setup, storages, &templates, options.salvage);
         let server = Rc::new(server);
-        (0..shards).for_each(|shard| server.spawn_tasks(sim, shard, &templates));
+        (0..shards).for_each(|shard| server.spawn_tasks(sim, setup, shard, &templates));
         Ok(server)
     }
 
@@ -171,7 +171,7 @@ impl Server {
     }
 
     /// The turns and the housekeeping of one shard.
-    fn spawn_tasks(&self, sim: &Sim, shard: usize, templates: &Arc<Templates>) {
+    fn spawn_tasks(&self, sim: &Sim, setup: &Setup, shard: usize, templates: &Arc<Templates>) {
         let (turning, doorbell) = (self.shards[shard].clone(), sim.doorbell());
         let yielding = self.platform.clone();
         self.platform.spawn().spawn(TaskClass::Foreground, async move {
@@ -185,17 +185,23 @@ impl Server {
         let (keeping, board, platform) = (self.shards[shard].clone(), self.board.clone(), self.platform.clone());
         let templates = templates.clone();
         self.platform.spawn().spawn(TaskClass::Foreground, async move {
-            let mut round = 0u64;
             while !board.is_draining() {
                 keeping.keep_house();
                 if shard == 0 {
                     let _ = templates.rescan(&platform).await;
-                    if round % 2 == 1 {
-                        keeping.drop_unused_keys().await;
-                    }
                 }
-                round += 1;
                 platform.clock().sleep(Duration::from_millis(200)).await;
+            }
+        });
+        if shard > 0 {
+            return;
+        }
+        let (keeping, board, platform) = (self.shards[shard].clone(), self.board.clone(), self.platform.clone());
+        let period = Duration::from_millis(setup.drop_keys_ms);
+        self.platform.spawn().spawn(TaskClass::Foreground, async move {
+            while !board.is_draining() {
+                platform.clock().sleep(period).await;
+                keeping.drop_unused_keys().await;
             }
         });
     }

@@ -45,9 +45,22 @@ struct Directory {
 
 #[derive(Clone)]
 enum NameChange {
-    Link { directory: Inode, name: String, inode: Inode },
-    Unlink { directory: Inode, name: String, inode: Inode },
-    Rename { from: (Inode, String), to: (Inode, String), inode: Inode },
+    Link {
+        directory: Inode,
+        name: String,
+        inode: Inode,
+    },
+    /// `only`: unless the name leads elsewhere by then.
+    Unlink {
+        directory: Inode,
+        name: String,
+        only: Option<Inode>,
+    },
+    Rename {
+        from: (Inode, String),
+        to: (Inode, String),
+        inode: Inode,
+    },
 }
 
 #[derive(Clone)]
@@ -241,7 +254,7 @@ impl DiskImage {
         let inode = self.find_file(path)?;
         let (directory, name) = self.parent(path)?;
         self.unlinked(inode);
-        self.change_name(NameChange::Unlink { directory, name, inode }, vec![directory]);
+        self.change_name(NameChange::Unlink { directory, name, only: None }, vec![directory]);
         Ok(())
     }
 
@@ -262,7 +275,7 @@ impl DiskImage {
             return Ok(());
         }
         let (directory, name) = self.parent(path)?;
-        self.change_name(NameChange::Unlink { directory, name, inode }, vec![directory]);
+        self.change_name(NameChange::Unlink { directory, name, only: None }, vec![directory]);
         Ok(())
     }
 
@@ -396,7 +409,7 @@ fn before(mut older: PendingName, newer: &NameChange) -> Option<PendingName> {
         }
         NameChange::Rename { from, to, inode } => {
             if settled(&to.0, &to.1) {
-                older.change = NameChange::Unlink { directory: from.0, name: from.1.clone(), inode: *inode };
+                older.change = NameChange::Unlink { directory: from.0, name: from.1.clone(), only: Some(*inode) };
             }
         }
     }
@@ -417,8 +430,8 @@ fn apply_name(
         NameChange::Link { directory, name, inode } => edit(directory, &mut |entries| {
             entries.insert(name.clone(), *inode);
         }),
-        NameChange::Unlink { directory, name, inode } => edit(directory, &mut |entries| {
-            if entries.get(name) == Some(inode) {
+        NameChange::Unlink { directory, name, only } => edit(directory, &mut |entries| {
+            if only.is_none() || entries.get(name) == only.as_ref() {
                 entries.remove(name);
             }
         }),

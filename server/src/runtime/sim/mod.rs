@@ -188,16 +188,17 @@ impl Sim {
         image
     }
 
-    /// The disk after only the process died: the system keeps what was written, and a write in flight may still land
-    /// when the next process is already at work.
+    /// The disk after only the process died: the system keeps what was written, a write in flight may lie in the page
+    /// cache without the sync that it asked for, and may still land when the next process is already at work.
     pub fn kill(self) -> DiskImage {
         let flights = self.stop();
         let mut image = self.take_image();
         for flight in flights {
-            let fate = self.core.disk_random.borrow_mut().below(3);
+            let fate = self.core.disk_random.borrow_mut().below(4);
             match flight.late_write {
                 Some(late_write) if fate == 0 => image.late_writes.push(late_write),
                 _ if fate == 1 => (flight.effect)(&mut image, Landing::Completed),
+                _ if fate == 2 => (flight.effect)(&mut image, Landing::Interrupted),
                 _ => {}
             }
         }
