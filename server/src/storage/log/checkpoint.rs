@@ -49,6 +49,12 @@ impl<P: Platform> LogStorage<P> {
 
     /// Writes a checkpoint and puts it in force. The maintenance lock is held, or nothing else runs.
     pub(super) async fn write_checkpoint(&self) -> Result<(), Interrupt> {
+        let result = self.write_and_enforce_checkpoint().await;
+        self.state.borrow_mut().checkpoint_key = None;
+        result
+    }
+
+    async fn write_and_enforce_checkpoint(&self) -> Result<(), Interrupt> {
         // Everything noted here belongs to one moment.
         let (number, position, tombstones, log_bytes) = {
             let mut state = self.state.borrow_mut();
@@ -148,6 +154,7 @@ impl<P: Platform> LogStorage<P> {
         let failed = |error: &io::Error| self.interrupt("writing a checkpoint", error);
         let keyring = self.state.borrow().keyring.clone();
         let data_key = keyring.active();
+        self.state.borrow_mut().checkpoint_key = Some(data_key.id());
         let header = CheckpointHeader { number, id: self.random(), key_id: data_key.id(), salt: self.random() };
         let key = SealingKey::derive(data_key, &header.salt, Purpose::Checkpoint);
         let opened = self.disk().open(path, OpenMode::CreateNew, Caching::Direct).await;

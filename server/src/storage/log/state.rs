@@ -98,6 +98,8 @@ pub struct State<P: Platform> {
     pub manifest_number: u64,
     /// Data keys that the manifest on disk names, its own first; while one is being published, those of both.
     pub manifest_keys: Vec<DataKeyId>,
+    /// Seals the checkpoint that is being written, which no manifest names yet.
+    pub checkpoint_key: Option<DataKeyId>,
     /// Unlisted segments whose files can be reused or removed once nobody reads them.
     pub retired: Vec<SegmentOf<P>>,
     /// The last spare: space for deletions and compaction.
@@ -191,6 +193,7 @@ impl<P: Platform> State<P> {
             at_work: false,
             manifest_number: 0,
             manifest_keys: Vec::new(),
+            checkpoint_key: None,
             retired: Vec::new(),
             spare: None,
             blank_number: 0,
@@ -422,6 +425,7 @@ impl<P: Platform> Storage for LogStorage<P> {
         // Planned segments will be listed under their key; those being unlisted are until the manifest says otherwise.
         let mut ids: Vec<_> = state.segments.iter().map(|segment| segment.header.key_id).collect();
         ids.extend(state.checkpoint.as_ref().map(|checkpoint| DataKeyId(checkpoint.key_id)));
+        ids.extend(state.checkpoint_key);
         ids.extend(&state.manifest_keys);
         ids.sort_unstable();
         ids.dedup();

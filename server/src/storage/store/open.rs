@@ -53,6 +53,8 @@ pub(super) async fn open_or_create<P: Platform>(platform: &P, options: StoreOpti
     let directory = layout.directory();
     disk.create_dir_all(directory).await.map_err(StoreError::io("create the data directory", directory))?;
     remove_temporary_files(disk, &layout).await?;
+    // A process that was killed may have renamed what is seen now and not synced it; what follows builds on it.
+    disk.sync_dir(directory).await.map_err(StoreError::io("sync", directory))?;
     let survey = survey(disk, &layout).await?;
     let (input, expected) = (options.root_key, options.expected_key_id);
     survey.check_not_lost(&layout)?;

@@ -2,6 +2,7 @@
 
 mod changes;
 mod creation;
+mod power_cuts;
 mod refusals;
 
 use super::test_platform::TestPlatform;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::crypto::keyring::DataKeyId;
 use crate::runtime::platform::{Clock, Disk, Platform};
-use crate::runtime::sim::{DiskImage, PowerCut, Sim, SimPlatform, Survival};
+use crate::runtime::sim::{DiskImage, Effect, Fault, Operation, PowerCut, Sim, SimPlatform, Survival};
 use std::time::Duration;
 
 fn options(keyring: Keyring) -> LogOptions {
@@ -64,4 +64,36 @@ fn a_key_is_in_use_while_the_manifest_on_disk_names_it() {
         assert_eq!(log.status().entities, 20, "after the cut at sync point {number}");
     }
     assert!(cuts > 8, "{cuts} sync points after a rotation");
+}
+
+/// It will be named by the manifest as soon as it is whole, whatever was rotated and dropped in the meantime.
+#[test]
+fn the_key_of_a_checkpoint_is_in_use_while_the_checkpoint_is_written() {
+    let sim = Sim::new(1);
+    let platform = sim.platform();
+    let first = Keyring::create(platform.entropy(), [7; 16], 0);
+    let second = first.rotate(platform.entropy(), 1);
+    let third = second.rotate(platform.entropy(), 2);
+    let run = async {
+        let log = open(&platform, first.clone()).await;
+        log.append(&[put("s", "k", &[7; 100])], &mut Vec::new()).unwrap();
+        log.commit().await.unwrap();
+        sim.inject(Fault::next(&[Operation::Write], Effect::Delay(Duration::from_millis(300))).on_path(".ckpt"));
+        log.adopt_keyring(Arc::new(second.clone())).await.unwrap();
+        platform.clock().sleep(Duration::from_millis(100)).await;
+        log.adopt_keyring(Arc::new(third.clone())).await.unwrap();
+        let mut dropped = Vec::new();
+        while log.figures().checkpoints.value() == 0 {
+            platform.clock().sleep(Duration::from_millis(5)).await;
+            let in_use = log.key_ids_in_use();
+            let keys = third.keys().map(|key| key.id());
+            dropped.extend(keys.filter(|id| *id != third.active().id() && !in_use.contains(id)));
+        }
+        dropped
+    };
+    let dropped = sim.run_until(run).unwrap();
+    let sim = Sim::on_disk(2, sim.power_loss_image().after_power_loss(Survival::Nothing, 0));
+    let platform = sim.platform();
+    let log = sim.run_until(open(&platform, third.without(&dropped))).unwrap();
+    assert!(log.open_report().damage.is_empty(), "{:?}", log.open_report().damage);
 }

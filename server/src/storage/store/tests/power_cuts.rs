@@ -96,3 +96,39 @@ fn a_power_cut_at_any_step_loses_nothing_promised() {
     }
     assert!(cuts > 60, "only {cuts} steps were cut");
 }
+
+/// A start builds on names that it sees, and a killed process may not have made them durable.
+#[test]
+fn a_kill_amid_creation_and_a_power_cut_amid_its_resumption_leave_a_store_that_starts() {
+    let mut tried = 0;
+    for first in 1.. {
+        let sim = Sim::new(first);
+        sim.cut_power(PowerCut::DuringSync(first));
+        if sim.run_until(live(&sim.platform(), &RefCell::default())).is_ok() {
+            break;
+        }
+        let killed = sim.kill();
+        for second in 1..=8 {
+            let sim = Sim::on_disk(first, killed.clone());
+            sim.cut_power(PowerCut::DuringSync(second));
+            let platform = sim.platform();
+            let resumed = async {
+                let store = open(&platform).await?.store;
+                let shard = store.layout().shard(store.generation(), 0);
+                platform.disk().create_dir_all(&shard).await.map_err(StoreError::io("create", &shard))?;
+                store.complete_creation(&platform).await
+            };
+            if let Ok(resumed) = sim.run_until(resumed) {
+                resumed.unwrap();
+                break;
+            }
+            let image = sim.power_loss_image();
+            for seed in 0..12 {
+                let place = format!("killed amid sync {first}, power lost amid sync {second}, seed {seed}");
+                check(image.after_power_loss(Survival::Random, seed), &Promised::default(), &place);
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 500, "only {tried} disks were tried");
+}
