@@ -142,9 +142,14 @@ impl<P: Platform> LogStorage<P> {
         };
         if let Some(output) = output {
             output.listed.set(true);
+            let manifest_before = self.state.borrow().manifest_number;
             if let Err(interrupt) = self.publish_manifest(false).await {
-                output.listed.set(false);
-                self.forget_segment(&output);
+                // A manifest that names the output may be in force: this one after any failure but want of space, or
+                // another that was published meanwhile. Its file must then stay what it is.
+                if interrupt == Interrupt::OutOfSpace && self.state.borrow().manifest_number == manifest_before {
+                    output.listed.set(false);
+                    self.forget_segment(&output);
+                }
                 return Err(interrupt);
             }
             self.install(&output, moved).await;

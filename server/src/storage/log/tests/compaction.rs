@@ -2,6 +2,9 @@
 
 use super::*;
 use crate::crypto::keyring::DataKeyId;
+use crate::runtime::platform::{Clock, Disk, Platform};
+use crate::runtime::sim::{Fault, Operation, Sim, Survival};
+use std::time::Duration;
 
 fn checkpoint(fixture: &Fixture, log: &TestLog) {
     log.state.borrow_mut().checkpoint_forced = true;
@@ -192,4 +195,53 @@ fn rotation_moves_everything_to_the_new_key() {
     older.restart_on(fixture.platform.disk.after_power_failure());
     let refused = older.try_open().err().unwrap();
     assert!(matches!(refused, OpenError::KeyMissing { key_id: DataKeyId(_), .. }), "{refused}");
+}
+
+/// The manifest may be in force although its publication failed, and names the output: that file is not for reuse, which
+/// a preparation that was under way when the shard was poisoned would still do.
+#[test]
+fn the_output_of_a_compaction_is_not_for_reuse_when_the_manifest_that_lists_it_fails() {
+    let mut failed = 0;
+    for skip in 0.. {
+        let sim = Sim::new(1);
+        let platform = sim.platform();
+        let keyring = Arc::new(Keyring::create(platform.entropy(), [7; 16], 0));
+        let options = || LogOptions {
+            create: true,
+            directory: "/shards/1/0".into(),
+            identity: LogIdentity { store_id: [7; 16], generation: 1, shard: 0 },
+            keyring: keyring.clone(),
+            salvage: false,
+            metrics: Metrics::new(1),
+            sizes: LogSizes { checkpoint_due_bytes: 48 << 10, ..small_sizes() },
+        };
+        let run = async {
+            platform.disk().create_dir_all("/shards/1/0".as_ref()).await.unwrap();
+            let log = LogStorage::open(platform.clone(), options()).await.unwrap();
+            sim.inject(Fault::eio(&[Operation::SyncDir]).after(skip));
+            for number in 0..90 {
+                // A few stay, so that there is something to move.
+                let key = if number % 8 == 0 { format!("stays{number}") } else { format!("k{}", number % 5) };
+                if log.append(&[put("s", &key, &[7; 2000])], &mut Vec::new()).is_err() || log.commit().await.is_err() {
+                    break;
+                }
+                platform.clock().sleep(Duration::from_millis(5)).await;
+            }
+            platform.clock().sleep(Duration::from_secs(2)).await;
+            log
+        };
+        let log = sim.run_until(run).unwrap();
+        if log.status().refuses_writes.is_none() {
+            break;
+        }
+        failed += 1;
+        let for_reuse: Vec<u32> = log.state.borrow().retired.iter().map(|segment| segment.number()).collect();
+        drop(log);
+        let sim = Sim::on_disk(2, sim.power_loss_image().after_power_loss(Survival::Everything, 0));
+        let log = sim.run_until(LogStorage::open(sim.platform(), options())).unwrap().unwrap();
+        let listed: Vec<u32> = log.state.borrow().segments.listed().iter().map(|segment| segment.number()).collect();
+        let both: Vec<_> = for_reuse.iter().filter(|number| listed.contains(number)).collect();
+        assert!(both.is_empty(), "sync {skip} of the directory failed: {both:?} are in force and for reuse");
+    }
+    assert!(failed > 15, "{failed} syncs of the directory");
 }
