@@ -63,6 +63,18 @@ pub struct Position {
     pub offset: u64,
 }
 
+impl Position {
+    /// How far a checkpoint covers the log.
+    pub fn of(checkpoint: &CheckpointRef) -> Self {
+        Self {
+            frame: checkpoint.frame,
+            tag: checkpoint.frame_tag,
+            segment: checkpoint.segment,
+            offset: checkpoint.offset,
+        }
+    }
+}
+
 /// What changes.
 pub struct State<P: Platform> {
     pub keyring: Arc<Keyring>,

@@ -295,12 +295,7 @@ impl<'a, P: Platform> Recovery<'a, P> {
     /// The checkpoint's place in the log, or the log's beginning.
     pub fn checkpoint_position(&self) -> Position {
         let checkpoint = self.manifest.checkpoint.as_ref().filter(|_| self.from_checkpoint);
-        checkpoint.map_or_else(Position::default, |checkpoint| Position {
-            frame: checkpoint.frame,
-            tag: checkpoint.frame_tag,
-            segment: checkpoint.segment,
-            offset: checkpoint.offset,
-        })
+        checkpoint.map(Position::of).unwrap_or_default()
     }
 
     /// Commit segments, or compacted ones, by rising number.

@@ -68,6 +68,16 @@ impl<P: Platform> Recovery<'_, P> {
             let from = if number == position.segment { position.offset } else { 0 };
             window = self.walk(&segment, from, &mut chain, Purpose::Replay, window).await?;
         }
+        // What a lost checkpoint covered is scanned whole, and the log's segments that held it may all be gone: the next
+        // frame follows the one that the manifest names.
+        if let Some(covered_to) = self.manifest.checkpoint.as_ref().map(Position::of) {
+            if chain.number < covered_to.frame {
+                (chain.number, chain.tag) = (covered_to.frame, covered_to.tag);
+            }
+            if self.state.applied.frame < covered_to.frame {
+                self.state.applied = covered_to;
+            }
+        }
         self.state.chain = (chain.number, chain.tag);
         for segment in self.segments_of(SegmentKind::Compacted) {
             let purpose = if !self.from_checkpoint {

@@ -309,3 +309,34 @@ fn keys_and_places_that_do_not_fit_are_named() {
     let error = io_error("read", &path)(std::io::Error::other("x"));
     assert!(error.to_string().contains("MANIFEST"));
 }
+
+/// All segments with frames that a lost checkpoint covered may be gone: its place in the log is the manifest's to say.
+#[test]
+fn after_a_lost_checkpoint_with_no_frame_behind_it_the_log_goes_on_from_its_place() {
+    let mut fixture = Fixture::new();
+    let log = fixture.open();
+    for number in 0..60 {
+        fixture.put(&log, "s", &format!("k{number:03}"), &[b'1'; 1500]);
+    }
+    fixture.keyring = Arc::new(fixture.keyring.rotate(&fixture.platform.entropy, 1));
+    fixture.run(log.adopt_keyring(fixture.keyring.clone())).unwrap();
+    // Everything moves to segments under the new key, and the log's own are emptied.
+    fixture.settle();
+    fixture.settle();
+    drop(log);
+    fixture.power_failure();
+    let disk = &fixture.platform.disk;
+    let path = disk.paths().into_iter().find(|path| path.extension().is_some_and(|end| end == "ckpt")).unwrap();
+    disk.remove(&path);
+    let log = fixture.open();
+    assert_eq!(log.open_report().damage.len(), 1);
+    let frames = log.state.borrow().chain.0;
+    assert!(frames >= 60, "the log goes on after frame {frames}");
+    fixture.settle();
+    fixture.put(&log, "s", "after", b"2");
+    drop(log);
+    fixture.power_failure();
+    let log = fixture.open();
+    assert!(log.open_report().damage.is_empty());
+    fixture.check(&log);
+}
