@@ -1,5 +1,6 @@
 //! The simulator sees: every deliberate fault is caught by a history, and by nothing but the fault.
 
+use delta_tests::fuzz::TARGETS;
 use delta_tests::sim::faults::{CATCHES, Catch, SEEDS_MAX, STEPS};
 use delta_tests::sim::plan::parse_ranges;
 use delta_tests::sim::{Failure, Keep, Plan, run, shrink};
@@ -60,4 +61,21 @@ fn a_failing_history_is_made_short_and_fails_again() {
     let ranges = parse_ranges(&short.kept()).unwrap();
     let again = plan.keeping(|number| ranges.iter().any(|(first, last)| (*first..=*last).contains(&number)));
     assert_eq!(run(&again, Keep::Verdict).failure.map(|failure| failure.broken.rule), Some(rule));
+}
+
+#[test]
+fn the_fuzz_target_over_all_commands_sees_faults_of_every_room() {
+    let target = TARGETS.iter().find(|target| target.name == "served_commands").unwrap();
+    let seeds = (target.seeds)();
+    let rooms = [
+        Sabotage::ReplyBeforeSync,
+        Sabotage::SkipDirectorySync,
+        Sabotage::CheckpointBeforeData,
+        Sabotage::WriteWhereReceived,
+    ];
+    for fault in rooms {
+        let _switched = Switched::on(fault);
+        let seen = seeds.iter().any(|seed| std::panic::catch_unwind(|| (target.run)(seed)).is_err());
+        assert!(seen, "{}: no seed of the target sees it", fault.name());
+    }
 }

@@ -39,8 +39,12 @@ fn inputs_changed_at_random_hold() {
         for target in &TARGETS {
             scope.spawn(move || {
                 let started = Instant::now();
-                // Opening a store takes milliseconds.
-                let count = if target.name == "log_files" { count / 5 } else { count };
+                // Opening a store takes milliseconds, and living with it more.
+                let count = match target.name {
+                    "log_files" => count / 5,
+                    "served_commands" => count / 10,
+                    _ => count,
+                };
                 let mut inputs = (target.seeds)();
                 inputs.extend(corpus(target).into_iter().map(|(_, input)| input));
                 for number in 0..count {

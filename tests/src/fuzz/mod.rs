@@ -15,6 +15,7 @@ mod index_operations;
 mod json_text;
 mod log_files;
 mod schema_verdicts;
+mod served_commands;
 mod store_files;
 mod wire_frames;
 mod wire_gateway;
@@ -30,7 +31,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     Target { name: "checkpoint_bodies", run: checkpoint_bodies::run, seeds: checkpoint_bodies::seeds },
     Target { name: "config_layers", run: config_layers::run, seeds: config_layers::seeds },
     Target { name: "entity_map", run: entity_map::run, seeds: entity_map::seeds },
@@ -39,6 +40,7 @@ pub const TARGETS: [Target; 11] = [
     Target { name: "json_text", run: json_text::run, seeds: json_text::seeds },
     Target { name: "log_files", run: log_files::run, seeds: log_files::seeds },
     Target { name: "schema_verdicts", run: schema_verdicts::run, seeds: schema_verdicts::seeds },
+    Target { name: "served_commands", run: served_commands::run, seeds: served_commands::seeds },
     Target { name: "store_files", run: store_files::run, seeds: store_files::seeds },
     Target { name: "wire_frames", run: wire_frames::run, seeds: wire_frames::seeds },
     Target { name: "wire_gateway", run: wire_gateway::run, seeds: wire_gateway::seeds },
