@@ -42,6 +42,29 @@ fn every_room_has_a_rank_and_every_ranked_room_exists() {
     assert_eq!(rooms, ranked);
 }
 
+/// A file that no module names is not compiled, and its tests are never run.
+#[test]
+fn every_file_is_a_module_of_its_parent() {
+    let mut unnamed = Vec::new();
+    for crate_source in ["server/src", "tests/src", "wire/src"] {
+        for path in rust_files(crate_source) {
+            let (folder, file) = (path.parent().unwrap(), path.file_stem().unwrap().to_str().unwrap());
+            let root = ["lib", "main"].contains(&file) || folder.ends_with("bin");
+            let (folder, name) = match file {
+                "mod" => (folder.parent().unwrap(), folder.file_name().unwrap().to_str().unwrap()),
+                _ => (folder, file),
+            };
+            let parents = ["lib.rs", "main.rs", "mod.rs"].map(|parent| folder.join(parent));
+            let mut texts = parents.into_iter().chain([folder.with_extension("rs")]).map(std::fs::read_to_string);
+            let declared = format!("mod {name};");
+            if !root && !texts.any(|text| text.is_ok_and(|text| text.contains(&declared))) {
+                unnamed.push(path);
+            }
+        }
+    }
+    assert!(unnamed.is_empty(), "{unnamed:#?}");
+}
+
 #[test]
 fn the_top_level_holds_what_it_should_and_nothing_else() {
     let expected: BTreeSet<&str> =
