@@ -168,18 +168,10 @@ impl<P: Platform, S: Storage> Engine<P, S> {
     }
 }
 
-/// Seeded hash of an entity's name; schema and key are kept apart by a byte neither can hold.
+/// Seeded hash of an entity's name; the schema's hash is the seed of its keys'.
+#[inline]
 fn hash_entity(seed: u64, entity: EntityRef<'_>) -> u64 {
-    const NAME_BYTES_MAX: usize = crate::limits::SCHEMA_ID_BYTES_MAX + 1 + crate::limits::ENTITY_KEY_BYTES_MAX;
-    let (schema, key) = (entity.schema.as_bytes(), entity.key.as_bytes());
-    let total = schema.len() + 1 + key.len();
-    if total > NAME_BYTES_MAX {
-        return xxh3_64_with_seed(&[schema, &[0], key].concat(), seed);
-    }
-    let mut name = [0; NAME_BYTES_MAX];
-    name[..schema.len()].copy_from_slice(schema);
-    name[schema.len() + 1..total].copy_from_slice(key);
-    xxh3_64_with_seed(&name[..total], seed)
+    xxh3_64_with_seed(entity.key.as_bytes(), xxh3_64_with_seed(entity.schema.as_bytes(), seed))
 }
 
 fn refuse_misrouted(command: &Command<'_>) -> Outcome {

@@ -75,6 +75,8 @@ pub struct State<P: Platform> {
     pub target: Option<SegmentOf<P>>,
     pub open: OpenBatch<FileOf<P>>,
     pub memories: Vec<FrameMemory>,
+    /// Hashes of the records of the frame being applied; kept for its memory.
+    pub hashes: Vec<u64>,
     pub read_buffers: Vec<AlignedBuffer>,
     pub nonces: Nonces<<P as Platform>::Entropy>,
     pub next_sequence: u64,
@@ -175,6 +177,7 @@ impl<P: Platform> State<P> {
             target: None,
             open: OpenBatch::default(),
             memories: Vec::new(),
+            hashes: Vec::new(),
             read_buffers: Vec::new(),
             nonces: Nonces::new(platform.entropy().clone()),
             next_sequence: 1,
