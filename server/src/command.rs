@@ -21,6 +21,15 @@ pub struct EntityRef<'a> {
     pub key: &'a str,
 }
 
+/// What a request is about to do with an entity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read it.
+    Read,
+    /// Change it.
+    Write,
+}
+
 /// One document with the entity it belongs to, in one shared allocation: made once when a write is accepted, then
 /// shared by the pending write, the cache and a large reply.
 #[derive(Clone)]

@@ -93,6 +93,7 @@ impl Driver {
             self.net.settle(service);
             self.ring.submit()?;
             self.ring.reap(completions, limits::COMPLETIONS_PER_TURN_MAX);
+            self.net.look_ahead(completions, service);
             for completion in completions.drain(..) {
                 if completion.token.kind == OperationKind::Receive {
                     idle.heard(completion.token.slot);

@@ -358,6 +358,14 @@ impl<P: Platform> Drop for LogStorage<P> {
 }
 
 impl<P: Platform> Storage for LogStorage<P> {
+    fn hash(&self, entity: EntityRef<'_>) -> u64 {
+        self.state.borrow().index.hash(entity)
+    }
+
+    fn warm(&self, hashes: &[u64]) {
+        self.state.borrow().index.warm(hashes);
+    }
+
     fn durable_version(&self, entity: EntityRef<'_>) -> Option<Version> {
         self.state.borrow().index.find(entity).map(|found| found.version)
     }
