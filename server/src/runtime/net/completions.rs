@@ -165,6 +165,7 @@ impl Table {
         let connection = &mut self.connections[slot as usize];
         debug_assert_eq!(connection.generation, completion.token.generation);
         connection.sending = false;
+        connection.blocked = completion.result == -libc::EAGAIN;
         connection.operations -= 1;
         if completion.result >= 0 {
             connection.outbox.sent(completion.result as usize, &mut self.buffers);
