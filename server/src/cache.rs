@@ -7,6 +7,7 @@
 use crate::command::{Document, EntityRef, Version};
 use crate::metrics::ShardMetrics;
 use hashbrown::HashTable;
+use std::hint::black_box;
 
 /// The bounds of a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,23 +126,72 @@ impl Cache {
     /// Holds a document at a version, unless a newer one is held or it is too large; an older one held goes in any
     /// case.
     pub fn insert(&mut self, hash: u64, document: Document, version: Version, now_ms: u64) {
-        if let Some(held) = self.find(hash, document.entity()) {
-            if self.entry(held).is_some_and(|entry| entry.version > version) {
-                return;
-            }
-            self.release(held);
-        }
-        self.sweep_oldest(now_ms);
-        let cost = cost_bytes(&document);
-        if self.options.entries_max == 0 || cost > self.options.bytes_max / SHARE_OF_ONE_DOCUMENT {
+        let held = self.find_by(hash, |entry| entry.document.is_of_the_same(&document));
+        if held.and_then(|held| self.entry(held)).is_some_and(|entry| entry.version > version) {
             return;
         }
+        let cost = cost_bytes(&document);
+        let is_kept = self.options.entries_max > 0 && cost <= self.options.bytes_max / SHARE_OF_ONE_DOCUMENT;
+        match held {
+            Some(held) if is_kept && self.options.ttl_ms == 0 => {
+                return self.replace(held, document, version, cost);
+            }
+            Some(held) => self.release(held),
+            None => {}
+        }
+        self.sweep_oldest(now_ms);
+        if is_kept {
+            self.add(Entry { hash, version, inserted_ms: now_ms, document }, cost);
+        }
+    }
+
+    /// Touches the memory that inserting under these hashes will touch, each step for all of them before the next
+    /// step: what is not in the processor's cache is then waited for together instead of one after the other.
+    pub fn warm(&self, hashes: impl Iterator<Item = u64>) {
+        const TOGETHER: usize = 32;
+        let mut hashes = hashes.peekable();
+        let mut slots = [NONE; TOGETHER];
+        while hashes.peek().is_some() {
+            let mut count = 0;
+            for (slot, hash) in slots.iter_mut().zip(&mut hashes) {
+                *slot = self.table.iter_hash(hash).next().copied().unwrap_or(NONE);
+                count += 1;
+            }
+            for slot in &slots[..count] {
+                if let (Some(entry), Some(links)) = (self.entry(*slot), self.links.get(*slot as usize)) {
+                    black_box((entry.version, links.newer));
+                }
+            }
+            for slot in &slots[..count] {
+                if let (Some(entry), Some(links)) = (self.entry(*slot), self.links.get(*slot as usize)) {
+                    let neighbours = (self.links.get(links.newer as usize), self.links.get(links.older as usize));
+                    let neighbours = (neighbours.0.map(|links| links.older), neighbours.1.map(|links| links.newer));
+                    black_box((entry.document.first_byte(), neighbours));
+                }
+            }
+        }
+    }
+
+    /// Another document of an entity that is held, where entries do not expire.
+    fn replace(&mut self, index: u32, document: Document, version: Version, cost: usize) {
+        let Some(Slot::Used(entry)) = self.slab.get_mut(index as usize) else { return };
+        entry.version = version;
+        let before = std::mem::replace(&mut entry.document, document);
+        self.stats.bytes = self.stats.bytes + cost - cost_bytes(&before);
+        self.touch(index);
+        // Ends before it comes to this one, which takes at most an eighth.
+        while self.stats.bytes > self.options.bytes_max {
+            self.evict_oldest();
+        }
+    }
+
+    /// A document of an entity that is not held.
+    fn add(&mut self, entry: Entry, cost: usize) {
         while self.stats.entries >= self.options.entries_max || self.stats.bytes + cost > self.options.bytes_max {
             // Ends: an empty cache has room for an entry of an eighth of it.
-            self.release(self.oldest);
-            self.stats.evictions += 1;
+            self.evict_oldest();
         }
-        let entry = Entry { hash, version, inserted_ms: now_ms, document };
+        let hash = entry.hash;
         let index = self.occupy(entry);
         let slab = &self.slab;
         self.table.insert_unique(hash, index, |other| hash_in(slab, *other));
@@ -196,8 +246,13 @@ impl Cache {
     }
 
     fn find(&self, hash: u64, entity: EntityRef<'_>) -> Option<u32> {
+        self.find_by(hash, |entry| entry.document.is_of(entity))
+    }
+
+    #[inline]
+    fn find_by(&self, hash: u64, is: impl Fn(&Entry) -> bool) -> Option<u32> {
         let matches = |index: &u32| match self.slab.get(*index as usize) {
-            Some(Slot::Used(entry)) => entry.hash == hash && entry.document.is_of(entity),
+            Some(Slot::Used(entry)) => entry.hash == hash && is(entry),
             _ => false,
         };
         self.table.find(hash, matches).copied()
@@ -260,6 +315,11 @@ impl Cache {
         }
         self.stats.entries -= 1;
         self.stats.bytes -= cost_bytes(&entry.document);
+    }
+
+    fn evict_oldest(&mut self) {
+        self.release(self.oldest);
+        self.stats.evictions += 1;
     }
 
     fn touch(&mut self, index: u32) {

@@ -21,6 +21,15 @@ pub struct EntityRef<'a> {
     pub key: &'a str,
 }
 
+/// What a request is about to do with an entity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read it.
+    Read,
+    /// Change it.
+    Write,
+}
+
 /// One document with the entity it belongs to, in one shared allocation: made once when a write is accepted, then
 /// shared by the pending write, the cache and a large reply.
 #[derive(Clone)]
@@ -64,6 +73,16 @@ impl Document {
             && &self.bytes[entity.schema.len()..names] == entity.key.as_bytes()
     }
 
+    /// Whether both are documents of one entity.
+    pub fn is_of_the_same(&self, other: &Self) -> bool {
+        (self.schema_bytes, self.key_bytes) == (other.schema_bytes, other.key_bytes) && self.names() == other.names()
+    }
+
+    /// Reads the shared allocation, and no more of it than its first byte.
+    pub fn first_byte(&self) -> Option<u8> {
+        self.bytes.first().copied()
+    }
+
     /// The stored document: the bytes the client sent.
     pub fn body(&self) -> &[u8] {
         &self.bytes[self.body_start()..]
@@ -77,6 +96,11 @@ impl Document {
     /// A copy in an allocation of its own, to cross to another shard without sharing a reference count.
     pub fn detach(&self) -> Self {
         Self { bytes: Arc::from(&*self.bytes), ..*self }
+    }
+
+    /// Schema and key, one behind the other.
+    fn names(&self) -> &[u8] {
+        &self.bytes[..self.body_start()]
     }
 
     fn body_start(&self) -> usize {
@@ -366,6 +390,13 @@ mod tests {
         assert!(document.is_of(entity));
         for (schema, key) in [("users", "8"), ("user", "s7"), ("users7", ""), ("", "users7")] {
             assert!(!document.is_of(EntityRef { schema, key }), "{schema} {key}");
+        }
+        assert!(document.is_of_the_same(&Document::new(entity, b"")));
+        for (schema, key) in [("users", "8"), ("user", "s7"), ("users7", "")] {
+            assert!(
+                !document.is_of_the_same(&Document::new(EntityRef { schema, key }, b"{\"a\": 1}")),
+                "{schema} {key}"
+            );
         }
         let detached = document.detach();
         assert_eq!(detached.body(), document.body());

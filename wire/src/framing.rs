@@ -109,6 +109,16 @@ impl FrameDecoder {
 
 /// The announced length, once its bytes are there.
 #[inline]
+/// The frames that lie whole at the beginning of some bytes, without their lengths.
+pub fn whole_frames(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let length = frame_length(bytes, usize::MAX).ok()??;
+        let (frame, rest) = bytes[LENGTH_PREFIX_BYTES..].split_at_checked(length)?;
+        bytes = rest;
+        Some(frame)
+    })
+}
+
 fn frame_length(bytes: &[u8], length_max: usize) -> Result<Option<usize>, FramingError> {
     let Some(prefix) = bytes.first_chunk::<LENGTH_PREFIX_BYTES>() else { return Ok(None) };
     let length = u32::from_le_bytes(*prefix) as usize;
@@ -167,7 +177,11 @@ mod tests {
             cuts in prop::collection::vec(1usize..300, 1..12),
             stash_every in 2usize..5,
         ) {
-            prop_assert_eq!(decode_in_pieces(&stream_of(&frames), &cuts, stash_every), frames);
+            let stream = stream_of(&frames);
+            prop_assert_eq!(whole_frames(&stream).collect::<Vec<_>>(), frames.iter().collect::<Vec<_>>());
+            let cut = &stream[..stream.len().saturating_sub(1)];
+            prop_assert_eq!(whole_frames(cut).count(), frames.len().saturating_sub(1));
+            prop_assert_eq!(decode_in_pieces(&stream, &cuts, stash_every), frames);
         }
 
         #[test]

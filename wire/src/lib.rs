@@ -17,7 +17,7 @@ mod slot;
 
 pub use error_code::ErrorCode;
 pub use frame::{Malformed, PROTOCOL, TABLES_MAX, read_frame};
-pub use framing::{FrameDecoder, FramingError, LENGTH_PREFIX_BYTES};
+pub use framing::{FrameDecoder, FramingError, LENGTH_PREFIX_BYTES, whole_frames};
 pub use layout::{HotRequest, read_hot_request};
 pub use reply::{Limits, PageEntry, Reply, ServerError, ShardRange, Stored, Violation, Welcome, Written, decode_reply};
 pub use request::{Condition, Request};

@@ -218,6 +218,7 @@ proptest! {
                 }
                 Step::Wait(ms) => now_ms += ms,
             }
+            cache.warm(0..50);
             let stats = cache.stats();
             prop_assert_eq!((stats.entries, stats.bytes), (model.held.len(), model.bytes()));
             prop_assert_eq!(cache.table.len(), model.held.len());

@@ -31,6 +31,7 @@ impl<P: Platform, S: Storage> Engine<P, S> {
         match result {
             Ok(()) => {
                 let now_ms = self.now_ms();
+                self.cache.borrow().warm(waiters.iter().filter_map(Waiter::hash));
                 for waiter in waiters.drain(..) {
                     self.settle_durable(waiter, now_ms);
                 }

@@ -14,7 +14,7 @@ mod tests;
 mod write;
 
 use crate::cache::{Cache, CacheOptions};
-use crate::command::{Command, EntityRef, ErrorCode, Failure, Outcome, Ticket, Version};
+use crate::command::{Access, Command, EntityRef, ErrorCode, Failure, Outcome, Ticket, Version};
 use crate::limits::PAGE_ENTRIES_MAX;
 use crate::metrics::Metrics;
 use crate::runtime::platform::{Clock, Entropy, Platform, Spawn, TaskClass};
@@ -30,6 +30,11 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// Cache slots looked at for expiry in one round of housekeeping.
 const CACHE_SLOTS_SWEPT: usize = 4096;
 
+/// Entities below which index and cache mostly lie in the processor's caches anyhow.
+const LOOK_AHEAD_ENTITIES_MIN: u64 = 100_000;
+/// Requests looked ahead for at once: what they touch has to be there still when the last of them is carried out.
+const LOOK_AHEAD_REQUESTS_MAX: usize = 512;
+
 /// Where delayed outcomes go, exactly one a ticket.
 pub type Sink = Rc<dyn Fn(Ticket, Outcome)>;
 
@@ -44,6 +49,10 @@ pub struct Engine<P: Platform, S: Storage> {
     /// Reused by every append, so that a put allocates nothing but its document.
     versions: Cell<Vec<Version>>,
     reads_in_flight: Cell<usize>,
+    /// Whether the store is large enough for [`Engine::look_ahead`] to pay.
+    looks_ahead: Cell<bool>,
+    /// Hashes of reads and of writes to come; kept for their memory.
+    ahead: Cell<(Vec<u64>, Vec<u64>)>,
     /// Per process, from `Entropy`, so that nobody can aim keys at one bucket.
     hash_seed: u64,
     caches_expire: bool,
@@ -72,6 +81,8 @@ impl<P: Platform, S: Storage> Engine<P, S> {
             batch_opened: Signal::default(),
             versions: Cell::default(),
             reads_in_flight: Cell::new(0),
+            looks_ahead: Cell::new(false),
+            ahead: Cell::default(),
             metrics,
             shard,
             sink,
@@ -97,6 +108,25 @@ impl<P: Platform, S: Storage> Engine<P, S> {
             }
             other => Some(refuse_misrouted(&other)),
         }
+    }
+
+    /// Entities that requests which have arrived will ask for: what they will touch is brought into the processor's
+    /// cache, for all of them together. For a store that is not large that is not worth the hashing.
+    pub fn look_ahead<'a>(&self, entities: &mut dyn Iterator<Item = (EntityRef<'a>, Access)>) {
+        if !self.looks_ahead.get() {
+            return;
+        }
+        let (mut reads, mut writes) = self.ahead.take();
+        for (entity, access) in entities.take(LOOK_AHEAD_REQUESTS_MAX) {
+            match access {
+                Access::Read => reads.push(self.hash(entity)),
+                Access::Write => writes.push(self.storage.hash(entity)),
+            }
+        }
+        self.cache.borrow().warm(reads.drain(..));
+        self.storage.warm(&writes);
+        writes.clear();
+        self.ahead.set((reads, writes));
     }
 
     /// Writes that are accepted and not answered yet, and reads under way.
@@ -127,6 +157,7 @@ impl<P: Platform, S: Storage> Engine<P, S> {
     fn publish_gauges(&self) {
         let status = self.storage.status();
         let metrics = self.shard_metrics();
+        self.looks_ahead.set(status.entities >= LOOK_AHEAD_ENTITIES_MIN);
         metrics.entities.set(status.entities);
         metrics.live_bytes.set(status.live_bytes);
         metrics.segment_bytes.set(status.segment_bytes);
@@ -168,18 +199,10 @@ impl<P: Platform, S: Storage> Engine<P, S> {
     }
 }
 
-/// Seeded hash of an entity's name; schema and key are kept apart by a byte neither can hold.
+/// Seeded hash of an entity's name; the schema's hash is the seed of its keys'.
+#[inline]
 fn hash_entity(seed: u64, entity: EntityRef<'_>) -> u64 {
-    const NAME_BYTES_MAX: usize = crate::limits::SCHEMA_ID_BYTES_MAX + 1 + crate::limits::ENTITY_KEY_BYTES_MAX;
-    let (schema, key) = (entity.schema.as_bytes(), entity.key.as_bytes());
-    let total = schema.len() + 1 + key.len();
-    if total > NAME_BYTES_MAX {
-        return xxh3_64_with_seed(&[schema, &[0], key].concat(), seed);
-    }
-    let mut name = [0; NAME_BYTES_MAX];
-    name[..schema.len()].copy_from_slice(schema);
-    name[schema.len() + 1..total].copy_from_slice(key);
-    xxh3_64_with_seed(&name[..total], seed)
+    xxh3_64_with_seed(entity.key.as_bytes(), xxh3_64_with_seed(entity.schema.as_bytes(), seed))
 }
 
 fn refuse_misrouted(command: &Command<'_>) -> Outcome {

@@ -42,6 +42,16 @@ pub(super) struct Waiter {
     pub(super) effect: Effect,
 }
 
+impl Waiter {
+    /// The hash of the one entity that was written.
+    pub(super) fn hash(&self) -> Option<u64> {
+        match &self.effect {
+            Effect::One(applied) => Some(applied.hash),
+            Effect::Many(_) | Effect::Decided(_) => None,
+        }
+    }
+}
+
 /// The newest accepted version of an entity, and the batch that must be durable before it may decide an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Newest {
@@ -76,8 +86,8 @@ impl PendingWrites {
             deleted: applied.deleted,
             batch,
         };
-        let entity = applied.document.entity();
-        match self.accepted.find_mut(applied.hash, |one| one.hash == applied.hash && one.document.is_of(entity)) {
+        let same = |one: &Accepted| one.hash == applied.hash && one.document.is_of_the_same(&applied.document);
+        match self.accepted.find_mut(applied.hash, same) {
             Some(slot) => *slot = fresh,
             None => {
                 self.accepted.insert_unique(applied.hash, fresh, |one| one.hash);

@@ -19,6 +19,7 @@ struct GatedStorage {
     last_version: Cell<Version>,
     batch_records_max: Cell<usize>,
     commits: Cell<usize>,
+    warmed: RefCell<Vec<u64>>,
 }
 
 fn names(entity: EntityRef<'_>) -> (String, String) {
@@ -32,6 +33,14 @@ impl Storage for GatedStorage {
             .get(&names(entity))
             .filter(|(_, document)| document.is_some())
             .map(|(version, _)| *version)
+    }
+
+    fn hash(&self, entity: EntityRef<'_>) -> u64 {
+        entity.key.len() as u64
+    }
+
+    fn warm(&self, hashes: &[u64]) {
+        self.warmed.borrow_mut().extend(hashes);
     }
 
     fn append(&self, changes: &[Change<'_>], versions: &mut Vec<Version>) -> Result<(), Refusal> {
@@ -309,4 +318,29 @@ fn a_page_names_where_the_next_begins() {
     };
     assert_eq!(page(None), ("a1 a2".into(), Some("a2".into())));
     assert_eq!(page(Some("a2")), ("a3".into(), None));
+}
+
+#[test]
+fn looking_ahead_changes_nothing_and_begins_with_a_large_store() {
+    let bench = Bench::new(100);
+    bench.put(1, "k", "1", Condition::None);
+    bench.let_through(Ok(()));
+    bench.answers();
+    let entity = |key| EntityRef { schema: "s", key };
+    let requests = [
+        (entity("k"), Access::Read),
+        (entity("no"), Access::Read),
+        (entity("k"), Access::Write),
+        (entity("new"), Access::Write),
+    ];
+    bench.engine.look_ahead(&mut requests.into_iter());
+    assert_eq!(bench.engine.storage.warmed.take(), [0u64; 0], "a small store is looked up as it is");
+    bench.engine.looks_ahead.set(true);
+    for _ in 0..2 {
+        bench.engine.look_ahead(&mut requests.into_iter());
+        assert_eq!(bench.engine.storage.warmed.take(), [1, 3]);
+    }
+    assert_eq!(known(bench.get(2, "k")), "document 1 1");
+    assert_eq!(known(bench.get(3, "new")), "not_found");
+    assert_eq!(bench.answers(), []);
 }

@@ -2,7 +2,7 @@
 //! tested against a stand-in.
 
 use crate::auth::Principal;
-use crate::command::{Command, Failure, Outcome, Ticket};
+use crate::command::{Access, Command, EntityRef, Failure, Outcome, Ticket};
 use crate::routing::Topology;
 use std::future::Future;
 
@@ -30,6 +30,9 @@ pub trait Api: 'static {
 
     /// The same for a caller that can wait.
     fn call(&self, principal: &Principal, command: Command<'static>) -> impl Future<Output = Outcome> + 'static;
+
+    /// Entities that requests which have arrived will ask for. Nothing comes of it but that memory is at hand sooner.
+    fn look_ahead<'a>(&self, _entities: &mut dyn Iterator<Item = (EntityRef<'a>, Access)>) {}
 
     /// Requests of this shard that wait for room at another shard. When `submit` makes it grow, that request waits, and
     /// its connection should bring no more until one of them has found room.

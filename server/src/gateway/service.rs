@@ -59,6 +59,10 @@ impl<P: Platform, S: Storage, B: Doorbell> ShardService<P, S, B> {
 }
 
 impl<P: Platform, S: Storage, B: Doorbell> Service for ShardService<P, S, B> {
+    fn look_ahead(&self, arrivals: &mut dyn Iterator<Item = &[u8]>) {
+        self.wire.look_ahead(arrivals);
+    }
+
     fn on_event(&self, event: NetEvent<'_>) {
         match event {
             NetEvent::Accepted { connection, listener: HTTP_LISTENER } => {

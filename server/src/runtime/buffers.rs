@@ -54,13 +54,20 @@ impl BufferPool {
 
     /// Lends the first `len` bytes of a buffer that a completion named, then hands the buffer back.
     pub fn consume<R>(&self, buffer: u16, len: usize, read: impl FnOnce(&[u8]) -> R) -> R {
-        assert!(buffer < BUFFERS && len <= BUFFER_BYTES, "the kernel named a buffer that does not exist");
-        // SAFETY: in range; the kernel filled it and does not touch it again before `give_back` below.
-        let bytes =
-            unsafe { std::slice::from_raw_parts(self.memory_pointer.add(usize::from(buffer) * BUFFER_BYTES), len) };
-        let result = read(bytes);
+        // SAFETY: it is handed back only below.
+        let result = read(unsafe { self.peek(buffer, len) });
         self.give_back(buffer);
         result
+    }
+
+    /// The first `len` bytes of a buffer that a completion named.
+    ///
+    /// # Safety
+    /// The buffer was not handed back yet, and is not as long as the answer is in use.
+    pub unsafe fn peek(&self, buffer: u16, len: usize) -> &[u8] {
+        assert!(buffer < BUFFERS && len <= BUFFER_BYTES, "the kernel named a buffer that does not exist");
+        // SAFETY: in range; the kernel filled it and does not touch it again before it is handed back.
+        unsafe { std::slice::from_raw_parts(self.memory_pointer.add(usize::from(buffer) * BUFFER_BYTES), len) }
     }
 
     fn give_back(&self, buffer: u16) {

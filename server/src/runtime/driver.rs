@@ -2,13 +2,14 @@
 //!
 //! A turn submits and reaps once, runs at most [`limits::COMPLETIONS_PER_TURN_MAX`] completions, gives the service its
 //! turn and yields, so that every other local task runs. Idle, it spins for as long as that has been paying, then
-//! puts the thread to sleep in the ring itself.
+//! puts the thread to sleep in the ring itself; where spinning does not pay, the last replies are sent by the very call
+//! in which it sleeps.
 //!
 //! The executor is never left to park: its scheduler can go to sleep on its own reactor although tasks are ready (when
 //! its preemption signal comes between its polling and its first task), and its reactor is blind to the ring. So this
 //! task is always ready, or rests only while background work is; nothing of a shard depends on the executor's
-//! reactor, and the preemption signal is put out of reach. The thread sleeps only when this task is the only one: it
-//! yields twice and asks the executor how many tasks ran in between.
+//! reactor, and the preemption signal is put out of reach. The thread sleeps only when this task is the only one: when
+//! it gave way, no other ran.
 
 use super::alarm::Alarm;
 use super::disk_operations::DiskOperations;
@@ -58,18 +59,18 @@ impl Driver {
             let background = self.spawn.background_is_ready();
             if busy {
                 idle.worked();
-            } else if background {
+            }
+            if background && !busy {
                 self.rest().await;
                 continue;
-            } else if !idle.may_spin(self.disk.commit_expected_by()) {
-                self.doorbell.announce_parking();
-                let more = service.as_ref().is_some_and(|service| service.on_turn());
-                if !more && self.is_alone().await {
-                    self.sleep()?;
-                }
-                self.doorbell.awake();
+            }
+            // After work as well: what is to be sent then goes with the call in which the thread sleeps.
+            let may_rest = !background && (!busy || !self.ring.has_arrived());
+            if may_rest && !idle.may_spin(self.disk.commit_expected_by()) {
+                self.park(service.as_deref()).await?;
                 continue;
-            } else if self.disk.commit_is_in_flight() {
+            }
+            if !busy && self.disk.commit_is_in_flight() {
                 // The kernel threads that finish the commit may be waiting for this very CPU.
                 rustix::thread::sched_yield();
             }
@@ -93,6 +94,7 @@ impl Driver {
             self.net.settle(service);
             self.ring.submit()?;
             self.ring.reap(completions, limits::COMPLETIONS_PER_TURN_MAX);
+            self.net.look_ahead(completions, service);
             for completion in completions.drain(..) {
                 if completion.token.kind == OperationKind::Receive {
                     idle.heard(completion.token.slot);
@@ -123,24 +125,31 @@ impl Driver {
         }
     }
 
+    /// Sleeps, if there is nothing to do but to send. Whatever runs in between ends the attempt, for a turn has to
+    /// follow: it may have begun a commit, rung this shard's own bell, or ended the shard.
+    async fn park(&self, service: Option<&dyn Service>) -> io::Result<()> {
+        self.doorbell.announce_parking();
+        self.net.settle(service);
+        let ran_before = self.spawn.slices();
+        let more = service.is_some_and(|service| service.on_turn());
+        // Every task that is ready runs before this one does again.
+        glommio::executor().yield_now().await;
+        let is_alone = self.spawn.slices() == ran_before && !self.spawn.background_is_ready();
+        let is_over = self.ending.get() && self.is_drained();
+        let is_quiet = !self.net.has_work() && !self.ring.has_arrived() && self.ring.holds_only_immediate();
+        if !more && is_alone && is_quiet && !is_over {
+            self.sleep()?;
+        }
+        self.doorbell.awake();
+        Ok(())
+    }
+
     fn has_work(&self) -> bool {
         self.net.has_work() || self.ring.has_work()
     }
 
     fn is_drained(&self) -> bool {
         self.net.is_idle() && self.disk.is_idle()
-    }
-
-    /// Whether no other task is ready and nothing is to be done. The figure that the executor keeps is brought up to
-    /// date when a queue gives way, so of two rounds the second tells: if only this task ran in it, and this task
-    /// woke nobody, there was nobody to run.
-    async fn is_alone(&self) -> bool {
-        glommio::executor().yield_task_queue_now().await;
-        // Reading the figures sets them to zero.
-        let _ = glommio::executor().executor_stats();
-        glommio::executor().yield_task_queue_now().await;
-        let ran = glommio::executor().executor_stats().tasks_executed();
-        ran <= 1 && !self.has_work() && !self.spawn.background_is_ready()
     }
 
     /// Sleeps in the ring; only a completion, a signal or the next timer ends it.

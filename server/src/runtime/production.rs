@@ -127,6 +127,8 @@ struct Tasks {
     background_ready: Arc<AtomicUsize>,
     /// When the running task was last given the processor.
     slice_started: Cell<Instant>,
+    /// How often tasks were given the processor.
+    slices: Cell<u64>,
 }
 
 impl ShardSpawn {
@@ -138,12 +140,18 @@ impl ShardSpawn {
             background,
             background_ready: Arc::default(),
             slice_started: Cell::new(Instant::now()),
+            slices: Cell::new(0),
         }))
     }
 
     /// Whether background work would run if the foreground gave way.
     pub(super) fn background_is_ready(&self) -> bool {
         self.0.background_ready.load(Ordering::Relaxed) > 0
+    }
+
+    /// How often tasks have run so far.
+    pub(super) fn slices(&self) -> u64 {
+        self.0.slices.get()
     }
 
     /// The future, with its slices measured and its panics turned into the end of the process.
@@ -153,6 +161,7 @@ impl ShardSpawn {
             let mut future = pin!(abort_on_panic(future));
             std::future::poll_fn(|cx| {
                 tasks.slice_started.set(Instant::now());
+                tasks.slices.set(tasks.slices.get() + 1);
                 future.as_mut().poll(cx)
             })
             .await

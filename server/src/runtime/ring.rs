@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use io_uring::{IoUring, cqueue, squeue, types};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -113,6 +113,8 @@ enum Queued {
 pub(super) struct Ring {
     uring: RefCell<IoUring>,
     backlog: RefCell<VecDeque<Queued>>,
+    /// Operations in the submission queue that are over as soon as it is submitted.
+    immediate: Cell<u32>,
     /// The driver while it rests, which it does only as long as background work runs.
     resting: RefCell<Option<Waker>>,
 }
@@ -135,7 +137,12 @@ impl Ring {
             // Helper threads follow the cpuset, not the affinity mask; a refusal costs placement, nothing else.
             let _ = uring.submitter().register_iowq_aff(&cpu_set(cpus));
         }
-        Ok(Self { uring: RefCell::new(uring), backlog: RefCell::new(VecDeque::new()), resting: RefCell::new(None) })
+        Ok(Self {
+            uring: RefCell::new(uring),
+            backlog: RefCell::default(),
+            immediate: Cell::new(0),
+            resting: RefCell::new(None),
+        })
     }
 
     /// A descriptor of the ring, to ring it from another one.
@@ -177,6 +184,19 @@ impl Ring {
         self.wake_driver();
     }
 
+    /// The same for an operation that the kernel never lets wait: it is over, one way or the other, when the call that
+    /// submits it returns, so that a sleep which begins with that call is not ended by it.
+    ///
+    /// # Safety
+    /// As for [`Ring::queue`].
+    pub unsafe fn queue_immediate(&self, token: Token, entry: squeue::Entry) {
+        // SAFETY: the caller's promise.
+        unsafe { self.queue(token, entry) };
+        if self.backlog.borrow().is_empty() {
+            self.immediate.set(self.immediate.get() + 1);
+        }
+    }
+
     /// Queues two operations, of which the second runs only after the first succeeded in full.
     ///
     /// # Safety
@@ -194,6 +214,7 @@ impl Ring {
         if queued == 0 && !due {
             return Ok(());
         }
+        self.immediate.set(0);
         let uring = self.uring.borrow();
         // SAFETY: no argument is passed; the entries are valid by the promise of `queue`.
         passing(unsafe { uring.submitter().enter::<libc::sigset_t>(queued, 0, ENTER_GETEVENTS, None) })
@@ -204,6 +225,7 @@ impl Ring {
     /// through, behind every send that goes along (measured: 250 µs for 50 sends).
     pub fn submit_at_once(&self) -> io::Result<()> {
         let (queued, _) = self.fill();
+        self.immediate.set(0);
         let uring = self.uring.borrow();
         // SAFETY: no argument is passed; the entries are valid by the promise of `queue`.
         passing(unsafe { uring.submitter().enter::<libc::sigset_t>(queued, 0, 0, None) })
@@ -215,17 +237,38 @@ impl Ring {
     }
 
     /// Submits, then sleeps in the kernel until there is a completion to reap, or a signal came, or `at_most` passed.
+    ///
+    /// Completions of what [`Ring::queue_immediate`] queued do not count: their number is known. To wait for one too many
+    /// would be to sleep on, so nothing is counted that might not be in this very submission.
     pub fn submit_and_sleep(&self, at_most: Option<Duration>) -> io::Result<()> {
         self.fill();
+        let immediate = self.immediate.take() as usize;
+        let wanted = if self.backlog.borrow().is_empty() { immediate + 1 } else { 1 };
         let uring = self.uring.borrow();
         let submitter = uring.submitter();
         passing(match at_most {
-            None => submitter.submit_and_wait(1),
+            None => submitter.submit_and_wait(wanted),
             Some(at_most) => {
                 let at_most = types::Timespec::from(at_most);
-                submitter.submit_with_args(1, &types::SubmitArgs::new().timespec(&at_most))
+                submitter.submit_with_args(wanted, &types::SubmitArgs::new().timespec(&at_most))
             }
         })
+    }
+
+    /// Whether everything that is queued is over as soon as it is submitted.
+    pub fn holds_only_immediate(&self) -> bool {
+        self.backlog.borrow().is_empty() && self.uring.borrow_mut().submission().len() == self.immediate.get() as usize
+    }
+
+    /// Whether there are completions to reap, or to be had for a call.
+    pub fn has_arrived(&self) -> bool {
+        let mut uring = self.uring.borrow_mut();
+        let submission = uring.submission();
+        if submission.taskrun() || submission.cq_overflow() {
+            return true;
+        }
+        drop(submission);
+        !uring.completion().is_empty()
     }
 
     /// Moves the backlog into the submission queue; answers how much that holds, and whether completions wait in the
@@ -261,16 +304,7 @@ impl Ring {
 
     /// Whether a turn would find something to submit or to reap. Reads memory only.
     pub fn has_work(&self) -> bool {
-        if !self.backlog.borrow().is_empty() {
-            return true;
-        }
-        let mut uring = self.uring.borrow_mut();
-        let submission = uring.submission();
-        if !submission.is_empty() || submission.taskrun() || submission.cq_overflow() {
-            return true;
-        }
-        drop(submission);
-        !uring.completion().is_empty()
+        !self.backlog.borrow().is_empty() || !self.uring.borrow_mut().submission().is_empty() || self.has_arrived()
     }
 
     /// Wakes the driver if it rests: something was queued, or a slice of background work is over.
@@ -324,6 +358,37 @@ mod tests {
             assert_eq!(Token::unpack(token.pack()), token);
         }
         assert_eq!(Token::unpack(Token::new(OperationKind::Send, 0, 7).pack()).generation, 7);
+    }
+
+    #[test]
+    fn a_sleep_is_not_ended_by_what_is_over_at_once() {
+        let ring = Ring::new(&[]).unwrap();
+        let kinds = |ring: &Ring| {
+            let mut completions = Vec::new();
+            ring.reap(&mut completions, 10);
+            completions.iter().map(|completion| completion.token.kind).collect::<Vec<_>>()
+        };
+        let time = types::Timespec::new().nsec(2_000_000);
+        for _ in 0..2 {
+            // SAFETY: a nop points to nothing; the time lives until the timeout is over.
+            unsafe {
+                ring.queue(Token::new(OperationKind::Alarm, 0, 0), opcode::Timeout::new(&time).build());
+                (0..3).for_each(|_| {
+                    ring.queue_immediate(Token::new(OperationKind::Send, 0, 0), opcode::Nop::new().build())
+                });
+            }
+            assert!(!ring.holds_only_immediate());
+            ring.submit_and_sleep(None).unwrap();
+            assert_eq!(kinds(&ring), [[OperationKind::Send; 3].as_slice(), &[OperationKind::Alarm]].concat());
+        }
+        // What was submitted otherwise is not counted a second time.
+        // SAFETY: as above.
+        unsafe { ring.queue_immediate(Token::new(OperationKind::Send, 0, 0), opcode::Nop::new().build()) };
+        assert!(ring.holds_only_immediate());
+        ring.submit().unwrap();
+        ring.submit_and_sleep(None).unwrap();
+        assert_eq!(kinds(&ring), [OperationKind::Send]);
+        assert!(ring.holds_only_immediate());
     }
 
     #[test]

@@ -123,6 +123,14 @@ pub trait Storage: 'static {
     /// The newest durable version of a live entity.
     fn durable_version(&self, entity: EntityRef<'_>) -> Option<Version>;
 
+    /// What [`Storage::warm`] knows an entity by.
+    fn hash(&self, _entity: EntityRef<'_>) -> u64 {
+        0
+    }
+
+    /// Brings the memory that `durable_version` will touch for these entities into the processor's cache.
+    fn warm(&self, _hashes: &[u64]) {}
+
     /// Seals changes into the open batch, all in one frame or none, and returns the version each will have if the
     /// next [`Storage::commit`] succeeds: `versions[i]` for `changes[i]`, strictly increasing. Nothing is visible yet.
     fn append(&self, changes: &[Change<'_>], versions: &mut Vec<Version>) -> Result<(), Refusal>;

@@ -17,7 +17,9 @@ pub use delivery::{Delivery, WireReplies};
 use super::api::{Api, Health};
 use super::health::Board;
 use crate::auth::{Authenticator, Permission, Principal};
-use crate::command::{Command, ErrorCode, Failure, Outcome, Ticket, check_entity_key, check_schema_id};
+use crate::command::{
+    Access, Command, EntityRef, ErrorCode, Failure, Outcome, Ticket, check_entity_key, check_schema_id,
+};
 use crate::engine::Engine;
 use crate::limits::{ENTITY_KEY_BYTES_MAX, MULTI_KEYS_MAX};
 use crate::mailbox::{Answer, Errand};
@@ -348,6 +350,10 @@ impl<P: Platform, S: Storage, B: Doorbell> Api for Rc<Dispatch<P, S, B>> {
                 None => this.parts.delivery.tasks.wait(slot).await.into_outcome(),
             }
         }
+    }
+
+    fn look_ahead<'a>(&self, entities: &mut dyn Iterator<Item = (EntityRef<'a>, Access)>) {
+        self.parts.engine.look_ahead(entities);
     }
 
     fn waiting_for_room(&self) -> usize {

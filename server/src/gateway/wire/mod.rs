@@ -17,7 +17,7 @@ pub use handshake::WireIdentity;
 pub use output::WireOutput;
 
 use crate::auth::Principal;
-use crate::command::{Command, ErrorCode, Failure, Outcome, Ticket};
+use crate::command::{Access, Command, EntityRef, ErrorCode, Failure, Outcome, Ticket};
 use crate::gateway::api::Api;
 use crate::limits::{
     COPY_BYTES_MAX, FRAME_OVERHEAD_BYTES_MAX, HELLO_TIMEOUT_MS, IDLE_TIMEOUT_MS, INPUT_BYTES_MIN,
@@ -27,6 +27,7 @@ use crate::metrics::{Metrics, ShardMetrics};
 use crate::runtime::net::ConnectionId;
 use crate::runtime::platform::Clock;
 use decode::{Decoded, KIND_HELLO, KIND_MALFORMED, Refusal};
+use delta_wire::HotRequest;
 use delta_wire::encode::Scratch;
 use session::{Connection, Deadline, Probe, Session, Table};
 use std::cell::{Cell, RefCell};
@@ -118,6 +119,16 @@ impl<A: Api, N: WireOutput, C: Clock> WireGateway<A, N, C> {
             self.refuse(session, 0, Failure::new(ErrorCode::RequestTimeout, message));
             self.close_if_done(session);
         });
+    }
+
+    /// Lets the engine look ahead for the single-key requests in what has arrived. What does not begin with a frame, for
+    /// its connection has part of one, is passed over or means nothing: neither does harm.
+    pub fn look_ahead(&self, arrivals: &mut dyn Iterator<Item = &[u8]>) {
+        let requests = arrivals.flat_map(delta_wire::whole_frames).filter_map(delta_wire::read_hot_request);
+        self.api.look_ahead(&mut requests.map(|request| match request {
+            HotRequest::Get { schema, key, .. } => (EntityRef { schema, key }, Access::Read),
+            HotRequest::Put { schema, key, .. } => (EntityRef { schema, key }, Access::Write),
+        }));
     }
 
     /// Input. Every whole frame in it is handled; a partial one is kept.

@@ -46,6 +46,17 @@ impl Net {
         }
     }
 
+    /// Shows the service what this turn's completions will bring. None of them may have been handed on yet.
+    pub(in crate::runtime) fn look_ahead(&self, completions: &[Completion], service: Option<&dyn Service>) {
+        let Some(service) = service else { return };
+        let mut arrivals = completions.iter().filter_map(|completion| {
+            let buffer = completion.buffer.filter(|_| completion.token.kind == OperationKind::Receive)?;
+            // SAFETY: a buffer goes back when its completion is handed on, and the iterator is gone by then.
+            Some(unsafe { self.0.pool.peek(buffer, completion.result.max(0) as usize) })
+        });
+        service.look_ahead(&mut arrivals);
+    }
+
     /// Ends the turn: every receive buffer is back.
     pub(in crate::runtime) fn end_turn(&self) {
         self.0.table.borrow_mut().feed_starved();
@@ -154,6 +165,7 @@ impl Table {
         let connection = &mut self.connections[slot as usize];
         debug_assert_eq!(connection.generation, completion.token.generation);
         connection.sending = false;
+        connection.blocked = completion.result == -libc::EAGAIN;
         connection.operations -= 1;
         if completion.result >= 0 {
             connection.outbox.sent(completion.result as usize, &mut self.buffers);

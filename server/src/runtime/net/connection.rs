@@ -48,6 +48,8 @@ pub(super) struct Connection {
     pub receiving: bool,
     pub receive_cancelled: bool,
     pub sending: bool,
+    /// The peer is behind: the next send waits for room.
+    pub blocked: bool,
     pub shut_down: bool,
 
     /// The user said so.
@@ -85,6 +87,7 @@ impl Connection {
             receiving: false,
             receive_cancelled: false,
             sending: false,
+            blocked: false,
             shut_down: false,
             paused: false,
             throttled: false,

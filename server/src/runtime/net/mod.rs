@@ -97,6 +97,9 @@ pub enum NetEvent<'a> {
 
 /// What the shard's ring drives.
 pub trait Service: 'static {
+    /// Once a turn, before its events: the bytes that some of them will bring, of whatever connections. Nothing may come
+    /// of it but that memory is at hand sooner.
+    fn look_ahead(&self, _arrivals: &mut dyn Iterator<Item = &[u8]>) {}
     /// One event on a socket.
     fn on_event(&self, event: NetEvent<'_>);
     /// Once every turn, after its completions: drain mailboxes, hand over replies. `true` when more waits already,

@@ -368,14 +368,22 @@ impl Table {
         let (fd, token) = self.operation(slot, OperationKind::Send);
         let connection = &mut self.connections[slot as usize];
         connection.sending = true;
+        let blocked = connection.blocked;
+        // A send that does not wait is over within its submission. One that finds no room is made again, to wait.
+        let flags = libc::MSG_NOSIGNAL | if blocked { 0 } else { libc::MSG_DONTWAIT };
         let entry = match connection.outbox.start() {
-            Outgoing::Bytes(bytes, len) => opcode::Send::new(fd, bytes, len).flags(libc::MSG_NOSIGNAL).build(),
-            Outgoing::Message(header) => opcode::SendMsg::new(fd, header).flags(libc::MSG_NOSIGNAL as u32).build(),
+            Outgoing::Bytes(bytes, len) => opcode::Send::new(fd, bytes, len).flags(flags).build(),
+            Outgoing::Message(header) => opcode::SendMsg::new(fd, header).flags(flags as u32).build(),
         };
         connection.send_deadline_ms = now_ms() + limits::SEND_TIMEOUT_MS;
         // SAFETY: the outbox keeps what it handed out in place until it is told that the send is over, which happens
         // only at the send's completion; a connection is not released before.
-        unsafe { self.ring.queue(token, entry) };
+        unsafe {
+            match blocked {
+                true => self.ring.queue(token, entry),
+                false => self.ring.queue_immediate(token, entry),
+            }
+        }
         self.ensure_alarm(slot);
     }
 

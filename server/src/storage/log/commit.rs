@@ -306,13 +306,20 @@ impl<P: Platform> LogStorage<P> {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         let segment = &frame.segment;
-        for (pending, entity) in frame.pending() {
-            apply_record(state, segment, frame.offset, pending, entity);
+        let mut hashes = std::mem::take(&mut state.hashes);
+        hashes.clear();
+        hashes.extend(frame.pending().map(|(_, entity)| state.index.hash(entity)));
+        state.index.warm(&hashes);
+        for ((pending, entity), hash) in frame.pending().zip(&hashes) {
+            apply_record(state, segment, frame.offset, pending, entity, *hash);
         }
         if is_on(Sabotage::ApplyOutOfOrder) {
-            let backwards = frame.pending().rev();
-            backwards.for_each(|(pending, entity)| apply_record(state, segment, frame.offset, pending, entity));
+            let backwards = frame.pending().rev().zip(hashes.iter().rev());
+            backwards.for_each(|((pending, entity), hash)| {
+                apply_record(state, segment, frame.offset, pending, entity, *hash)
+            });
         }
+        state.hashes = hashes;
         let (frame, tag) = segment.last_frame.get();
         state.applied = Position { frame, tag, segment: segment.number(), offset: segment.written.get() };
         let due = state.log_bytes_since_checkpoint >= self.sizes.checkpoint_due_bytes;
@@ -397,12 +404,13 @@ fn apply_record<P: Platform>(
     offset: u64,
     pending: &Pending,
     entity: EntityRef<'_>,
+    hash: u64,
 ) {
     let place = Place { slot: segment.slot, offset: offset as u32 + pending.offset, length: pending.length };
     let previous = match pending.kind {
         RecordKind::Put => {
             segment.gain(pending.length);
-            state.index.put(entity, pending.version, place)
+            state.index.put_hashed(hash, entity, pending.version, place)
         }
         RecordKind::Tombstone => {
             segment.add_tombstone(u64::from(pending.length), pending.tombstone_number);

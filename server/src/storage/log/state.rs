@@ -87,6 +87,8 @@ pub struct State<P: Platform> {
     pub target: Option<SegmentOf<P>>,
     pub open: OpenBatch<FileOf<P>>,
     pub memories: Vec<FrameMemory>,
+    /// Hashes of the records of the frame being applied; kept for its memory.
+    pub hashes: Vec<u64>,
     pub read_buffers: Vec<AlignedBuffer>,
     pub nonces: Nonces<<P as Platform>::Entropy>,
     pub next_sequence: u64,
@@ -189,6 +191,7 @@ impl<P: Platform> State<P> {
             target: None,
             open: OpenBatch::default(),
             memories: Vec::new(),
+            hashes: Vec::new(),
             read_buffers: Vec::new(),
             nonces: Nonces::new(platform.entropy().clone()),
             next_sequence: 1,
@@ -370,6 +373,14 @@ impl<P: Platform> Drop for LogStorage<P> {
 }
 
 impl<P: Platform> Storage for LogStorage<P> {
+    fn hash(&self, entity: EntityRef<'_>) -> u64 {
+        self.state.borrow().index.hash(entity)
+    }
+
+    fn warm(&self, hashes: &[u64]) {
+        self.state.borrow().index.warm(hashes);
+    }
+
     fn durable_version(&self, entity: EntityRef<'_>) -> Option<Version> {
         self.state.borrow().index.find(entity).map(|found| found.version)
     }

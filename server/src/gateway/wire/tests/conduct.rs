@@ -1,10 +1,10 @@
 //! Manners of a connection: bounds, deadlines, half-closing, draining, panics.
 
 use super::fakes::{Bench, CLIENT, CREDENTIAL, frame_of, hello};
-use crate::command::{Command, ErrorCode, Outcome, Ticket};
+use crate::command::{Access, Command, ErrorCode, Outcome, Ticket};
 use crate::limits::{HELLO_TIMEOUT_MS, IDLE_TIMEOUT_MS, OUTPUT_BYTES_MAX, REQUEST_TIMEOUT_MS, REQUESTS_IN_FLIGHT_MAX};
 use crate::runtime::net::ConnectionId;
-use delta_wire::{Reply, Request};
+use delta_wire::{Condition as Ask, Reply, Request};
 use std::time::Duration;
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -307,4 +307,18 @@ fn deadlines_fit_the_state_and_are_not_set_for_each_request() {
     assert_eq!(deadlines(&bench), [] as [u64; 0], "a trickling request gains no time");
     bench.receive(&frame[frame.len() - 1..]);
     assert_eq!(deadlines(&bench), [idle]);
+}
+
+#[test]
+fn looking_ahead_names_what_whole_frames_ask_for_and_does_nothing() {
+    let bench = Bench::welcomed(|_| panic!("nothing was asked yet"));
+    let get = frame_of(1, Request::Get { schema: "s", key: "one" });
+    let put = frame_of(2, Request::Put { schema: "s", key: "two", document: b"{}", condition: Ask::IfAbsent });
+    let listing = frame_of(3, Request::Schemas);
+    let burst = [&get[..], &listing, &put, &get[..get.len() - 1]].concat();
+    let arrivals = [&burst[..], &get[7..], b"no frame at all", &[0xff; 64], b"", &put];
+    bench.gateway.look_ahead(&mut arrivals.into_iter());
+    let expected = [("one", Access::Read), ("two", Access::Write), ("two", Access::Write)];
+    assert_eq!(bench.api.ahead.take(), expected.map(|(key, access)| ("s".to_owned(), key.to_owned(), access)));
+    assert_eq!(bench.replies(), []);
 }

@@ -1,7 +1,7 @@
 //! The stand-ins.
 
 use crate::auth::Principal;
-use crate::command::{Command, ErrorCode, Failure, Outcome, Ticket};
+use crate::command::{Access, Command, EntityRef, ErrorCode, Failure, Outcome, Ticket};
 use crate::gateway::api::{Api, Health};
 use crate::gateway::wire::{WireGateway, WireIdentity, WireOutput};
 use crate::limits::{OUTPUT_BYTES_MAX, OUTPUT_BYTES_MIN};
@@ -30,6 +30,8 @@ pub struct FakeApi {
     pub tickets: RefCell<Vec<Ticket>>,
     /// How many requests wait for room at another shard.
     pub waiting: Rc<Cell<usize>>,
+    /// What it was asked to look ahead for.
+    pub ahead: RefCell<Vec<(String, String, Access)>>,
     metrics: Arc<Metrics>,
 }
 
@@ -46,6 +48,10 @@ impl Api for FakeApi {
     }
     fn call(&self, _: &Principal, _: Command<'static>) -> impl Future<Output = Outcome> + 'static {
         std::future::ready(Outcome::Pong)
+    }
+    fn look_ahead<'a>(&self, entities: &mut dyn Iterator<Item = (EntityRef<'a>, Access)>) {
+        let owned = entities.map(|(entity, access)| (entity.schema.to_owned(), entity.key.to_owned(), access));
+        self.ahead.borrow_mut().extend(owned);
     }
     fn waiting_for_room(&self) -> usize {
         self.waiting.get()
@@ -152,6 +158,7 @@ impl Bench {
             handler: RefCell::new(Box::new(handler)),
             tickets: RefCell::default(),
             waiting: Rc::default(),
+            ahead: RefCell::default(),
             metrics: Metrics::new(2),
         });
         let (net, clock) = (FakeNet::default(), FakeClock::default());

@@ -12,6 +12,7 @@ pub use slab::{Entry, Place};
 use crate::command::EntityRef;
 use crate::sabotage::{Sabotage, is_on};
 use crate::storage::ListEntry;
+use compact_str::CompactString;
 use hashbrown::HashTable;
 use order::Order;
 use slab::Slab;
@@ -69,8 +70,12 @@ pub struct Index {
     schemas_by_name: HashTable<u32>,
     free_schemas: Vec<u32>,
     entities: u64,
-    /// Heap memory of all keys, as allocated.
+    /// Bytes of all keys.
     key_bytes: usize,
+    /// Of them, those that lie in their entries.
+    key_bytes_in_place: usize,
+    /// Keys that have an allocation of their own.
+    keys_allocated: usize,
     /// Deletions seen in replay.
     markers: Vec<u32>,
     /// Key order is made at the end of the replay.
@@ -89,6 +94,8 @@ impl Index {
             free_schemas: Vec::new(),
             entities: 0,
             key_bytes: 0,
+            key_bytes_in_place: 0,
+            keys_allocated: 0,
             markers: Vec::new(),
             order_later: false,
         }
@@ -121,7 +128,12 @@ impl Index {
     /// Makes this the entity's version; returns the one before.
     #[inline]
     pub fn put(&mut self, entity: EntityRef<'_>, version: u64, place: Place) -> Option<Previous> {
-        let hash = self.hash(entity);
+        self.put_hashed(self.hash(entity), entity, version, place)
+    }
+
+    /// The same, for whoever has the entity's hash already.
+    #[inline]
+    pub fn put_hashed(&mut self, hash: u64, entity: EntityRef<'_>, version: u64, place: Place) -> Option<Previous> {
         if let Some(id) = self.find_id(hash, entity) {
             let entry = self.slab.get_mut(id);
             let previous = Previous { version: entry.version, place: entry.place };
@@ -132,6 +144,23 @@ impl Index {
         let id = self.insert(hash, schema, entity.key, version, place);
         self.enter(schema, id);
         None
+    }
+
+    /// Touches the memory that looking up these hashes will touch, each step for all of them before the next step: what
+    /// is not in the processor's cache is then waited for together instead of one after the other.
+    pub fn warm(&self, hashes: &[u64]) {
+        const TOGETHER: usize = 32;
+        let mut ids = [None; TOGETHER];
+        for hashes in hashes.chunks(TOGETHER) {
+            for (id, hash) in ids.iter_mut().zip(hashes) {
+                let bits = bits_of(*hash);
+                let found = self.tables[table_of(*hash)].find(spread(bits), |bucket| bucket.bits == bits);
+                *id = found.map(|bucket| bucket.id);
+            }
+            for id in ids[..hashes.len()].iter().flatten() {
+                std::hint::black_box(self.slab.get(*id).version);
+            }
+        }
     }
 
     /// Removes an entity; returns what it was.
@@ -167,7 +196,7 @@ impl Index {
             .skip_while(|entry| after.is_some_and(|after| *entry.key <= *after))
             .take_while(|entry| entry.key.starts_with(prefix))
             .take(limit)
-            .map(|entry| (entry.key.clone(), entry.version))
+            .map(|entry| (Box::from(&*entry.key), entry.version))
             .collect()
     }
 
@@ -218,8 +247,9 @@ impl Index {
         let orders: usize = self.schemas.iter().flatten().map(|schema| schema.order.bytes() + schema.name.len()).sum();
         let schemas = self.schemas.capacity() * size_of::<Option<Schema>>() + self.schemas_by_name.allocation_size();
         // The allocator's own overhead a key: a header and rounding, at most this on average.
-        let allocations = self.entities as usize * 16;
-        tables + TABLES * size_of::<HashTable<Bucket>>() + orders + schemas + self.slab.bytes() + allocations
+        let allocations = self.keys_allocated * 16;
+        let entries = self.slab.bytes() - self.key_bytes_in_place;
+        tables + TABLES * size_of::<HashTable<Bucket>>() + orders + schemas + entries + allocations
     }
 
     /// Makes room for so many entities more, so that loading them does not grow any table.
@@ -359,7 +389,7 @@ impl Index {
         let mut cursor = WalkCursor::default();
         self.walk(&mut cursor, |schema, entry| {
             if gone(entry) {
-                names.push((schema.to_owned(), entry.key.clone()));
+                names.push((schema.to_owned(), entry.key.to_string()));
             }
             ControlFlow::Continue(())
         });
@@ -369,8 +399,9 @@ impl Index {
         names.len() as u64
     }
 
+    /// The entity's hash in this index.
     #[inline]
-    fn hash(&self, entity: EntityRef<'_>) -> u64 {
+    pub fn hash(&self, entity: EntityRef<'_>) -> u64 {
         let schema = xxh3_64_with_seed(entity.schema.as_bytes(), self.seed);
         xxh3_64_with_seed(entity.key.as_bytes(), schema)
     }
@@ -390,8 +421,13 @@ impl Index {
     }
 
     fn insert(&mut self, hash: u64, schema: u32, key: &str, version: u64, place: Place) -> u32 {
-        let id = self.slab.insert(Entry { key: key.into(), version, place, schema });
+        let key = CompactString::new(key);
         self.key_bytes += key.len();
+        match key.is_heap_allocated() {
+            true => self.keys_allocated += 1,
+            false => self.key_bytes_in_place += key.len(),
+        }
+        let id = self.slab.insert(Entry { key, version, place, schema });
         let bucket = Bucket { bits: bits_of(hash), id };
         self.tables[table_of(hash)].insert_unique(spread(bucket.bits), bucket, |bucket| spread(bucket.bits));
         id
@@ -405,6 +441,10 @@ impl Index {
         }
         let key = self.slab.remove(id);
         self.key_bytes -= key.len();
+        match key.is_heap_allocated() {
+            true => self.keys_allocated -= 1,
+            false => self.key_bytes_in_place -= key.len(),
+        }
     }
 
     /// Counts an entry as live and puts it in order.
