@@ -4,7 +4,8 @@
     cargo build --release -p deltadb -p delta-bench
     bench/profile.py --directory DIR
 
-The server runs on the first CPU allowed, the load on the last one, 50 connections in a closed loop. perf samples the
+The server runs on the first CPU allowed, the load on the last one: 50 connections, in a closed loop, with 16 requests in
+flight on each, and at a fixed rate. With --keys the store is of another size, all in the cache. perf samples the
 server's threads; each sample counts for the room of the function it fell into, so that inlined code counts for its
 caller. Shares become µs through the CPU time for each request of the same run. callgrind counts the instructions of
 the same path without kernel and sockets (valgrind does not run the server's io_uring): see limits/request_path.rs.
@@ -51,11 +52,11 @@ def run(command, **options):
 
 
 class Server:
-    def __init__(self, program, directory, cpu):
+    def __init__(self, program, directory, cpu, flags):
         self.data = os.path.join(directory, "data")
         self.out = open(os.path.join(directory, "out"), "w+")
         self.child = subprocess.Popen(
-            [program, "serve", "--data-dir", self.data, "--rest-addr", "127.0.0.1:0", "--wire-addr", "127.0.0.1:0"],
+            [program, "serve", "--data-dir", self.data, "--rest-addr", "127.0.0.1:0", "--wire-addr", "127.0.0.1:0", *flags],
             stdout=self.out, stderr=subprocess.DEVNULL, preexec_fn=lambda: os.sched_setaffinity(0, {cpu}))
         text = ""
         while "\nready" not in text:
@@ -77,15 +78,15 @@ def load(bench, server, cpu, *flags):
     return json.loads(run(command))
 
 
-def sampled(options, server, bench, cpu, name, read_percent, directory):
+def sampled(options, server, bench, cpu, name, directory, *flags):
     """µs for each request, by room."""
-    data = os.path.join(directory, name + ".perf")
+    data = os.path.join(directory, re.sub(r"\W", "-", name) + ".perf")
     recorder = subprocess.Popen(
         ["perf", "record", "-q", "-e", "cpu-clock", "-F", "4999", "-p", str(server.child.pid), "-o", data],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
-        result = load(bench, server, cpu, "--read-percent", read_percent, "--seconds", options.seconds, "--warmup", 0.2,
-                      "--server-pid", server.child.pid)
+        result = load(bench, server, cpu, "--keys", options.keys, "--seconds", options.seconds, "--warmup", 0.2,
+                      "--server-pid", server.child.pid, *flags)
     finally:
         recorder.send_signal(signal.SIGINT)
         _, errors = recorder.communicate()
@@ -142,6 +143,8 @@ def main():
     parser.add_argument("--target", default=os.path.join(os.path.dirname(__file__), "..", "target", "release"))
     parser.add_argument("--directory", help="on the disk that is to be measured [default: the temporary directory]")
     parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--keys", type=int, default=10_000, help="documents in the store")
+    parser.add_argument("--rate", type=int, default=40_000, help="requests a second at the fixed rate")
     parser.add_argument("--requests", type=int, default=20_000, help="requests that instructions are counted of")
     parser.add_argument("--functions", type=int, default=0, help="also show so many of the costliest functions")
     options = parser.parse_args()
@@ -149,14 +152,18 @@ def main():
     with tempfile.TemporaryDirectory(dir=options.directory, prefix="delta-profile-") as directory:
         if shutil.which("perf"):
             bench = os.path.join(options.target, "delta-bench")
-            server = Server(os.path.join(options.target, "deltadb"), directory, cpus[0])
+            cache = ["--cache-bytes", str(max(options.keys * 800, 256 << 20))]
+            server = Server(os.path.join(options.target, "deltadb"), directory, cpus[0], cache)
+            ways = {"": (), " × 16": ("--pipeline", 16), f" at {options.rate:,}/s": ("--rate", options.rate)}
             try:
-                load(bench, server, cpus[-1], "--install-template", "--preload", "--seconds", 0.2, "--warmup", 0)
-                columns = {f"{name}, µs": sampled(options, server, bench, cpus[-1], name, percent, directory)
-                           for name, percent in (("GET", 100), ("PUT", 0))}
+                load(bench, server, cpus[-1], "--install-template", "--preload", "--keys", options.keys,
+                     "--pipeline", 16, "--seconds", 0.2, "--warmup", 0)
+                columns = {f"{name}{way}": sampled(options, server, bench, cpus[-1], f"{name}{way}", directory,
+                                                   "--read-percent", percent, *flags)
+                           for way, flags in ways.items() for name, percent in (("GET", 100), ("PUT", 0))}
             finally:
                 server.stop()
-            table("CPU time of a request, 50 connections", columns, 2)
+            table(f"CPU time of a request, µs, 50 connections, {options.keys:,} documents", columns, 2)
         else:
             print("perf is not installed: no CPU time by room")
         if shutil.which("valgrind"):
