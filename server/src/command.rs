@@ -172,6 +172,26 @@ pub enum Command<'a> {
 }
 
 impl Command<'_> {
+    /// Whether it may change what is stored.
+    pub fn changes(&self) -> bool {
+        match self {
+            Command::Put { .. }
+            | Command::Delete { .. }
+            | Command::MultiPut { .. }
+            | Command::SchemaPut { .. }
+            | Command::SchemaDelete { .. }
+            | Command::RotateKey => true,
+            Command::Get { .. }
+            | Command::MultiGet { .. }
+            | Command::List { .. }
+            | Command::Schemas
+            | Command::SchemaGet { .. }
+            | Command::SchemaList
+            | Command::Stats
+            | Command::Ping => false,
+        }
+    }
+
     /// The same command owning all it names, to cross shards or outlive the receive buffer.
     pub fn into_owned(self) -> Command<'static> {
         fn own<T: ToOwned + ?Sized>(value: Cow<'_, T>) -> Cow<'static, T> {
@@ -293,6 +313,18 @@ impl Failure {
     /// A failure with a code and a message only.
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
         Self { code, message: message.into(), violations: Vec::new(), version: None, key: None }
+    }
+
+    /// What whoever asks a stopping server is told, if nothing of it was done.
+    pub fn shutting_down() -> Self {
+        Self::new(ErrorCode::Unavailable, "the server is shutting down: retry elsewhere or later")
+    }
+
+    /// What whoever asks a stopping server is told, if something of it may have been done.
+    pub fn unknown_at_stop() -> Self {
+        let message =
+            "the outcome of the write is unknown: the server stopped before it was confirmed; read to find out";
+        Self::new(ErrorCode::OutcomeUnknown, message)
     }
 }
 

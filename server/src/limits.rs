@@ -95,6 +95,10 @@ pub const MAILBOX_WAITING_MAX: usize = 4 * CONNECTIONS_MAX;
 pub const MAILBOX_WAITING_BYTES_MAX: usize = 64 << 20;
 /// Reads of one shard that may wait for the disk.
 pub const READS_IN_FLIGHT_MAX: usize = 4096;
+/// A write that the disk has not confirmed by then is answered that its outcome is unknown, a read that it was not done.
+pub const DISK_TIMEOUT_MS: u64 = 15_000;
+/// How often a shard looks whether somebody has waited so long; that much longer the wait may take.
+pub const DISK_WATCH_INTERVAL_MS: u64 = 1_000;
 /// Writes that may wait for commits in one shard, in bytes of documents.
 pub const PENDING_BYTES_MAX: usize = 64 << 20;
 
@@ -122,8 +126,10 @@ pub const HTTP_LINGER_BYTES_MAX: usize = 16 << 20;
 pub const IDLE_TIMEOUT_MS: u64 = 600_000;
 /// Output must make progress within this.
 pub const SEND_TIMEOUT_MS: u64 = 30_000;
-/// A graceful drain takes no longer.
+/// A graceful drain takes no longer: whoever still waits then is answered without the disk.
 pub const DRAIN_TIMEOUT_MS: u64 = 20_000;
+/// After it, sealing the log takes no longer; what is not sealed is recovered at the next start.
+pub const SEAL_TIMEOUT_MS: u64 = 30_000;
 
 const _: () = assert!(BODY_BYTES_DEFAULT <= BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX as u64 * 4 <= SEGMENT_BYTES_MAX);
@@ -133,6 +139,8 @@ const _: () = assert!(CHECKPOINT_DUE_BYTES / SEGMENT_BYTES_MAX < SEGMENTS_WITHOU
 const _: () = assert!(SHARDS_MAX <= SLOTS);
 const _: () = assert!(SCRUB_PASS_SPREAD_MS * 2 <= SCRUB_INTERVAL_MS);
 const _: () = assert!(SCRUB_MIB_PER_S_DEFAULT <= SCRUB_MIB_PER_S_MAX);
+const _: () = assert!(DISK_TIMEOUT_MS + DISK_WATCH_INTERVAL_MS < DRAIN_TIMEOUT_MS);
+const _: () = assert!(DISK_TIMEOUT_MS.is_multiple_of(DISK_WATCH_INTERVAL_MS));
 const _: () = assert!(TEMPLATE_BYTES_MAX <= BODY_BYTES_DEFAULT);
 const _: () = assert!(PAGE_ENTRIES_DEFAULT <= PAGE_ENTRIES_MAX);
 const _: () = assert!(COPY_BYTES_MAX < OUTPUT_BYTES_MIN);

@@ -5,11 +5,13 @@
 //! for each other's room. Without a credit an errand waits on the sender's own side, in order, for the next one that
 //! comes back: its asker is expected to ask for nothing more meanwhile (`waiting_for_credit` shows it that it waits).
 //! What may wait is bounded in number and bytes; beyond that the asker is refused. Documents are owned by the message.
+//! An asker may give up waiting; the reply, should it come, then brings only its credit back.
 
 use crate::command::{Command, Document, ErrorCode, Failure, Outcome, Ticket};
 use crate::crypto::keyring::{DataKeyId, Keyring};
 use crate::limits::{MAILBOX_CREDITS, MAILBOX_WAITING_BYTES_MAX, MAILBOX_WAITING_MAX};
 use crate::runtime::platform::Doorbell;
+use crate::runtime::roster::Roster;
 use crate::sabotage::{Sabotage, is_on};
 use crossbeam_queue::ArrayQueue;
 use std::cell::{Cell, RefCell};
@@ -41,6 +43,15 @@ pub enum Answer {
 }
 
 impl Errand {
+    /// Whether it may change what the other shard holds.
+    fn changes(&self) -> bool {
+        match self {
+            Errand::Execute(command) => command.changes(),
+            Errand::AdoptKeyring(_) => true,
+            Errand::RefreshTemplates | Errand::KeyIdsInUse => false,
+        }
+    }
+
     /// What it holds of documents and keys, about.
     fn weight_bytes(&self) -> usize {
         match self {
@@ -74,6 +85,7 @@ struct Request {
 }
 
 struct Reply {
+    from: u16,
     slot: u32,
     answer: Answer,
 }
@@ -109,23 +121,24 @@ impl Mailboxes {
             doorbell,
             credits: (0..shards).map(|_| Cell::new(self.credits)).collect(),
             asked: RefCell::default(),
-            outstanding: Cell::new(0),
             without_credit: RefCell::new(WithoutCredit::new(shards)),
         }
     }
 }
 
-/// Who waits for a reply, and whose credit it holds.
-#[derive(Clone, Copy)]
+/// Who waits for a reply, and whether what was asked may change something.
 struct Asked {
     ticket: Ticket,
-    peer: u16,
+    changes: bool,
 }
 
-#[derive(Default)]
-struct AskedTable {
-    slots: Vec<Option<Asked>>,
-    free: Vec<u32>,
+/// An errand whose reply is not waited for any more.
+#[derive(Debug, PartialEq, Eq)]
+pub struct GivenUp {
+    /// Who waited.
+    pub ticket: Ticket,
+    /// Whether it may have changed something, or still will.
+    pub may_change: bool,
 }
 
 /// Errands that wait for a credit, by peer, oldest first. A peer has some only while it has no credit.
@@ -165,8 +178,7 @@ pub struct Mailbox<B> {
     index: usize,
     doorbell: B,
     credits: Box<[Cell<usize>]>,
-    asked: RefCell<AskedTable>,
-    outstanding: Cell<usize>,
+    asked: RefCell<Roster<Asked>>,
     without_credit: RefCell<WithoutCredit>,
 }
 
@@ -182,8 +194,7 @@ impl<B: Doorbell> Mailbox<B> {
                 "the shard that owns this key is overloaded: retry shortly",
             ));
         }
-        self.outstanding.set(self.outstanding.get() + 1);
-        let slot = self.take_slot(Asked { ticket, peer: peer as u16 });
+        let slot = self.asked.borrow_mut().enter(Asked { ticket, changes: errand.changes() });
         let request = Box::new(Request { from: self.index as u16, slot, errand });
         if credits == 0 {
             self.without_credit.borrow_mut().push(peer, request);
@@ -192,20 +203,6 @@ impl<B: Doorbell> Mailbox<B> {
             self.send(peer, request);
         }
         Ok(())
-    }
-
-    fn take_slot(&self, asked: Asked) -> u32 {
-        let mut table = self.asked.borrow_mut();
-        match table.free.pop() {
-            Some(slot) => {
-                table.slots[slot as usize] = Some(asked);
-                slot
-            }
-            None => {
-                table.slots.push(Some(asked));
-                (table.slots.len() - 1) as u32
-            }
-        }
     }
 
     /// The caller has taken a credit for it.
@@ -219,7 +216,8 @@ impl<B: Doorbell> Mailbox<B> {
 
     /// Answers an errand. Never waits: the asker's credit holds the room.
     pub fn reply(&self, shard: u16, slot: u32, answer: Answer) {
-        let pushed = self.inboxes[shard as usize].replies.push(Box::new(Reply { slot, answer: detached(answer) }));
+        let reply = Reply { from: self.index as u16, slot, answer: detached(answer) };
+        let pushed = self.inboxes[shard as usize].replies.push(Box::new(reply));
         assert!(pushed.is_ok(), "credits bound the queue");
         self.doorbell.ring(shard as usize);
     }
@@ -230,17 +228,30 @@ impl<B: Doorbell> Mailbox<B> {
         Some((Ticket::Peer { shard: request.from, slot: request.slot }, request.errand))
     }
 
-    /// The next answer to an errand of this shard's.
+    /// The next answer to an errand of this shard's that is still waited for.
     pub fn take_reply(&self) -> Option<(Ticket, Answer)> {
-        let Reply { slot, answer } = *self.inboxes[self.index].replies.pop()?;
-        let mut table = self.asked.borrow_mut();
-        let entry = table.slots.get_mut(slot as usize).and_then(Option::take);
-        // A reply without a request would be memory corruption or a bug in this room; serving on would mix answers up.
-        let Some(Asked { ticket, peer }) = entry else { panic!("a reply came for slot {slot}, which waits for none") };
-        table.free.push(slot);
-        self.outstanding.set(self.outstanding.get() - 1);
-        self.credit_is_back(usize::from(peer));
-        Some((ticket, answer))
+        loop {
+            let Reply { from, slot, answer } = *self.inboxes[self.index].replies.pop()?;
+            let asked = self.asked.borrow_mut().leave(slot);
+            self.credit_is_back(usize::from(from));
+            if let Some(asked) = asked {
+                return Some((asked.ticket, answer));
+            }
+        }
+    }
+
+    /// Gives up waiting for every reply. Errands that were not sent yet never will be.
+    pub fn give_up(&self) -> Vec<GivenUp> {
+        let mut given_up = Vec::new();
+        for peer in 0..self.shards() {
+            while let Some(request) = self.without_credit.borrow_mut().pop(peer) {
+                let asked = self.asked.borrow_mut().leave(request.slot);
+                given_up.extend(asked.map(|asked| GivenUp { ticket: asked.ticket, may_change: false }));
+            }
+        }
+        let sent = self.asked.borrow_mut().give_up(|_| true);
+        given_up.extend(sent.into_iter().map(|asked| GivenUp { ticket: asked.ticket, may_change: asked.changes }));
+        given_up
     }
 
     /// The errand that has waited longest gets it.
@@ -264,7 +275,7 @@ impl<B: Doorbell> Mailbox<B> {
 
     /// Errands of this shard that are not answered yet, sent or not.
     pub fn outstanding(&self) -> usize {
-        self.outstanding.get()
+        self.asked.borrow().waiting()
     }
 
     /// This shard's number.
@@ -361,6 +372,33 @@ mod tests {
     }
 
     #[test]
+    fn an_errand_that_was_given_up_is_answered_once_and_its_late_reply_brings_only_the_credit() {
+        let boxes = Mailboxes::new(2);
+        let (left, right) = (boxes.end(0, Silent), boxes.end(1, Silent));
+        let delete = || Command::Delete { schema: "s".into(), key: "k".into(), condition: Condition::None };
+        left.request(1, Errand::Execute(delete()), Ticket::Task { slot: 0 }).unwrap();
+        let credits = MAILBOX_CREDITS as u32;
+        (1..credits).for_each(|slot| send(&left, slot));
+        left.request(1, Errand::Execute(delete()), Ticket::Task { slot: credits }).unwrap();
+        assert_eq!((left.waiting_for_credit(), left.outstanding()), (1, MAILBOX_CREDITS + 1));
+
+        let given_up = left.give_up();
+        assert_eq!(given_up.len(), MAILBOX_CREDITS + 1);
+        let changed = |given_up: &GivenUp| given_up.may_change.then_some(given_up.ticket);
+        let changed: Vec<_> = given_up.iter().filter_map(changed).collect();
+        assert_eq!(changed, [Ticket::Task { slot: 0 }], "what was not sent has surely changed nothing");
+        assert_eq!((left.waiting_for_credit(), left.outstanding()), (0, 0));
+        assert_eq!(left.give_up(), []);
+
+        (0..credits).for_each(|_| answer_one(&right));
+        assert!(left.take_reply().is_none(), "nobody waits for these");
+        (0..credits).for_each(|slot| send(&left, slot));
+        assert_eq!(left.waiting_for_credit(), 0, "every credit came back");
+        answer_one(&right);
+        assert!(left.take_reply().is_some());
+    }
+
+    #[test]
     fn what_may_wait_is_bounded_in_number_and_in_bytes() {
         for (document_bytes, most) in [(0, MAILBOX_WAITING_MAX), (1 << 20, MAILBOX_WAITING_BYTES_MAX >> 20)] {
             let boxes = Mailboxes::new(2);
@@ -380,6 +418,7 @@ mod tests {
                 }
             };
             assert_eq!((waiting, refused.code), (most, ErrorCode::Overloaded));
+            assert!(refused.message.contains("retry"), "{}", refused.message);
             answer_one(&right);
             left.take_reply().unwrap();
             put().expect("one went, so one more may wait");

@@ -11,8 +11,9 @@ use deltadb::routing::Topology;
 use deltadb::runtime::platform::{Clock, Disk, Platform};
 use deltadb::runtime::publish::publish;
 use deltadb::runtime::sim::{DiskImage, Sim, SimPlatform};
-use deltadb::storage::log::{LogIdentity, LogOptions, LogSizes, LogStorage, check_shard};
-use deltadb::storage::store::{Layout, Opened, RootKeyInput, Store, StoreOptions, verify_in};
+use deltadb::start::check_in;
+use deltadb::storage::log::{LogIdentity, LogOptions, LogSizes, LogStorage};
+use deltadb::storage::store::{Layout, Opened, RootKeyInput, Store, StoreOptions};
 use deltadb::storage::{Change, Mutation, Storage};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,12 @@ pub struct Life {
     pub rounds: usize,
     /// Whether the data key is rotated half-way.
     pub rotates: bool,
+    /// Documents written in one frame, of those that one shard owns.
+    pub frame_records: usize,
+    /// Documents that are never overwritten, so that compaction has to move them.
+    pub kept: usize,
+    /// Whether the data key is rotated once more before documents are deleted, so that files lie under two.
+    pub rotates_at_end: bool,
 }
 
 /// One that is open.
@@ -98,30 +105,14 @@ pub fn open_and_read(disk: &DiskImage) -> Result<Documents, String> {
     sim.run_until(run).expect("the machine does not halt")
 }
 
-/// What the offline check says of a disk: one sentence for each damaged place; `Err` when it gets nowhere.
+/// What `deltadb check` says of a disk: one sentence for each damaged place; `Err` when it gets nowhere.
 pub fn check(disk: &DiskImage) -> Result<Vec<String>, String> {
     let sim = Sim::on_disk(10, disk.clone());
     let platform = sim.platform();
-    let run = async {
+    let run = async move {
         let layout = Layout::new(Path::new(DIRECTORY));
-        let store = verify_in(&platform, &layout, root_key(), None).await.map_err(|error| error.to_string())?;
-        let topology = Topology::new(store.hash_seed, usize::from(store.shards));
-        let mut damage = Vec::new();
-        for shard in 0..store.shards {
-            let options = LogOptions {
-                create: !store.complete,
-                directory: layout.shard(store.generation, usize::from(shard)),
-                identity: LogIdentity { store_id: store.id, generation: store.generation as u32, shard },
-                keyring: store.keyring.clone(),
-                salvage: false,
-                metrics: Metrics::new(usize::from(store.shards)),
-                sizes: sizes(),
-            };
-            let belongs = |schema: &str, key: &str| topology.owner_of(schema, key) == usize::from(shard);
-            let checked = check_shard(platform.clone(), options, belongs).await;
-            damage.extend(checked.map_err(|error| error.to_string())?.damage.iter().map(ToString::to_string));
-        }
-        Ok(damage)
+        let report = check_in(platform, &layout, root_key(), None).await.map_err(|error| error.to_string())?;
+        Ok(report.damage)
     };
     sim.run_until(run).expect("the machine does not halt")
 }
@@ -175,48 +166,59 @@ impl Running {
         publish(platform.disk(), &template, b"{\"type\":\"object\"}").await.map_err(|error| error.to_string())?;
         for round in 0..life.rounds {
             if life.rotates && round == life.rounds / 2 {
-                let keyring = self.store.rotate_data_key(platform).await.map_err(|error| error.to_string())?;
-                for shard in &self.shards {
-                    shard.adopt_keyring(keyring.clone()).await.map_err(|error| error.to_string())?;
-                }
+                self.rotate(platform).await?;
             }
-            for number in 0..life.documents {
-                let schema = if number % 3 == 0 { "people" } else { "things" };
-                let key = format!("né-{number:03}");
-                let filler: String = (0..life.document_bytes).map(|at| char::from(b'a' + (at % 26) as u8)).collect();
-                let document = format!("{{\"life\":{},\"round\":{round},\"of\":\"{filler}\"}}", life.seed);
-                self.put(schema, &key, document.as_bytes(), documents).await?;
+            let filler: String = (0..life.document_bytes).map(|at| char::from(b'a' + (at % 26) as u8)).collect();
+            let document = format!("{{\"life\":{},\"round\":{round},\"of\":\"{filler}\"}}", life.seed);
+            let written = life.documents - if round > 0 { life.kept } else { 0 };
+            for frame in (0..written).collect::<Vec<_>>().chunks(life.frame_records) {
+                self.put(frame, document.as_bytes(), documents).await?;
             }
             // Tail frames, footers, checkpoints and compaction have their time.
             platform.clock().sleep(Duration::from_secs(2)).await;
         }
+        if life.rotates_at_end {
+            self.rotate(platform).await?;
+        }
         for number in (0..life.documents).step_by(5) {
-            let schema = if number % 3 == 0 { "people" } else { "things" };
-            self.delete(schema, &format!("né-{number:03}"), documents).await?;
+            let (schema, key) = name(number);
+            self.delete(&schema, &key, documents).await?;
         }
         Ok(())
     }
 
-    async fn put(&self, schema: &str, key: &str, body: &[u8], documents: &mut Documents) -> Result<(), String> {
-        let entity = EntityRef { schema, key };
-        let version = self.commit(Change { entity, mutation: Mutation::Put(body) }).await?;
-        documents.insert((schema.to_owned(), key.to_owned()), (version, body.to_vec()));
+    async fn rotate(&self, platform: &SimPlatform) -> Result<(), String> {
+        let keyring = self.store.rotate_data_key(platform).await.map_err(|error| error.to_string())?;
+        for shard in &self.shards {
+            shard.adopt_keyring(keyring.clone()).await.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Those of one shard go into one frame.
+    async fn put(&self, numbers: &[usize], body: &[u8], documents: &mut Documents) -> Result<(), String> {
+        for (shard, log) in self.shards.iter().enumerate() {
+            let names: Vec<_> = numbers.iter().map(|number| name(*number)).collect();
+            let own = names.iter().filter(|(schema, key)| self.topology.owner_of(schema, key) == shard);
+            let own: Vec<_> = own.collect();
+            if own.is_empty() {
+                continue;
+            }
+            let entities = own.iter().map(|(schema, key)| EntityRef { schema, key });
+            let changes: Vec<_> = entities.map(|entity| Change { entity, mutation: Mutation::Put(body) }).collect();
+            for (name, version) in own.iter().zip(commit(log, &changes).await?) {
+                documents.insert((*name).clone(), (version, body.to_vec()));
+            }
+        }
         Ok(())
     }
 
     async fn delete(&self, schema: &str, key: &str, documents: &mut Documents) -> Result<(), String> {
         let entity = EntityRef { schema, key };
-        self.commit(Change { entity, mutation: Mutation::Delete }).await?;
+        let log = &self.shards[self.topology.owner_of(schema, key)];
+        commit(log, &[Change { entity, mutation: Mutation::Delete }]).await?;
         documents.remove(&(schema.to_owned(), key.to_owned()));
         Ok(())
-    }
-
-    async fn commit(&self, change: Change<'_>) -> Result<u64, String> {
-        let shard = &self.shards[self.topology.owner_of(change.entity.schema, change.entity.key)];
-        let mut versions = Vec::new();
-        shard.append(&[change], &mut versions).map_err(|refusal| refusal.to_string())?;
-        shard.commit().await.map_err(|error| error.to_string())?;
-        versions.first().copied().ok_or_else(|| "no version was given out".to_owned())
     }
 
     async fn read_all(&self) -> Result<Documents, String> {
@@ -242,5 +244,20 @@ impl Running {
             shard.shutdown().await.map_err(|error| error.to_string())?;
         }
         Ok(())
+    }
+}
+
+/// Schema and key of a document.
+fn name(number: usize) -> (String, String) {
+    (if number.is_multiple_of(3) { "people" } else { "things" }.to_owned(), format!("né-{number:03}"))
+}
+
+async fn commit(log: &LogStorage<SimPlatform>, changes: &[Change<'_>]) -> Result<Vec<u64>, String> {
+    let mut versions = Vec::new();
+    log.append(changes, &mut versions).map_err(|refusal| refusal.to_string())?;
+    log.commit().await.map_err(|error| error.to_string())?;
+    match versions.len() == changes.len() {
+        true => Ok(versions),
+        false => Err("not each change was given a version".to_owned()),
     }
 }

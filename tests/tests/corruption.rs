@@ -6,20 +6,55 @@
 use delta_tests::long;
 use delta_tests::small_store::{Documents, Life, check, live, open_and_read, protected_files};
 use deltadb::runtime::sim::{DiskImage, Random};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Of so many bits or lengths, one is tried in the everyday run. Odd, so that every bit of a byte has its turn.
-const STRIDE: u64 = 17;
+const STRIDE: u64 = 41;
 
-/// A small closed store, and what it holds.
+/// A small closed store, and what it holds: something of everything there is.
 fn small() -> (DiskImage, Documents) {
-    let life = Life { seed: 1, shards: 1, documents: 3, document_bytes: 40, rounds: 2, rotates: false };
-    closed(life)
+    let life = Life {
+        seed: 1,
+        shards: 1,
+        documents: 6,
+        document_bytes: 40,
+        rounds: 4,
+        rotates: true,
+        frame_records: 2,
+        kept: 2,
+        rotates_at_end: true,
+    };
+    let (disk, documents) = closed(life);
+    let files = protected_files(&disk);
+    let segments: Vec<_> = files.iter().filter(|(path, _)| is_segment(path)).map(|(_, bytes)| bytes).collect();
+    let of_kind = |kind| segments.iter().filter(|bytes| bytes[KIND_AT] == kind).count();
+    assert!(of_kind(COMMIT_KIND) > 0 && of_kind(COMPACTED_KIND) > 0, "commit and compacted segments");
+    let keys: BTreeSet<_> = segments.iter().map(|bytes| &bytes[DATA_KEY_AT]).collect();
+    assert_eq!(keys.len(), 2, "segments lie under two data keys");
+    assert!(files.iter().any(|(path, _)| path.extension().is_some_and(|ext| ext == "ckpt")), "a checkpoint");
+    let crowded = |bytes: &Vec<u8>| frames(bytes).into_iter().any(|frame| records(bytes, frame).len() > 1);
+    assert!(segments.iter().any(|bytes| bytes[KIND_AT] == COMMIT_KIND && crowded(bytes)), "a frame of several records");
+    (disk, documents)
+}
+
+fn is_segment(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "seg")
 }
 
 /// One with several shards, segments, keys and compacted segments.
 fn richer(seed: u64) -> (DiskImage, Documents) {
-    closed(Life { seed, shards: 2, documents: 12, document_bytes: 2000, rounds: 4, rotates: true })
+    closed(Life {
+        seed,
+        shards: 2,
+        documents: 12,
+        document_bytes: 2000,
+        rounds: 4,
+        rotates: true,
+        frame_records: 1,
+        kept: 0,
+        rotates_at_end: false,
+    })
 }
 
 fn closed(life: Life) -> (DiskImage, Documents) {
@@ -109,7 +144,7 @@ fn with_files(files: &[(PathBuf, Vec<u8>)], changed: &Path, change: impl FnOnce(
 fn a_file_removed_or_swapped_with_another_is_refused_or_reported() {
     let (disk, _) = richer(1);
     let files = protected_files(&disk);
-    let kinds: std::collections::BTreeSet<_> = files.iter().map(|(path, _)| path.extension()).collect();
+    let kinds: BTreeSet<_> = files.iter().map(|(path, _)| path.extension()).collect();
     assert_eq!(kinds.len(), 4, "json, seg, ckpt and MANIFEST: {kinds:?}");
     for (path, bytes) in &files {
         let mut without = disk.clone();
@@ -126,7 +161,17 @@ fn a_file_removed_or_swapped_with_another_is_refused_or_reported() {
 #[test]
 fn an_older_file_put_back_is_refused_or_reported() {
     let (older, mut documents) = richer(1);
-    let life = Life { seed: 2, shards: 2, documents: 12, document_bytes: 1000, rounds: 3, rotates: true };
+    let life = Life {
+        seed: 2,
+        shards: 2,
+        documents: 12,
+        document_bytes: 1000,
+        rounds: 3,
+        rotates: true,
+        frame_records: 1,
+        kept: 0,
+        rotates_at_end: false,
+    };
     let newer = live(life, older.clone(), &mut documents);
     assert_eq!(open_and_read(&newer).as_ref(), Ok(&documents));
     let (old_files, new_files) = (protected_files(&older), protected_files(&newer));
@@ -166,8 +211,17 @@ fn a_file_of_another_store_under_the_same_root_key_is_refused_or_reported() {
 }
 
 const HEADER_BYTES: usize = 4096;
+/// Where a segment's header says what it holds.
+const KIND_AT: usize = 38;
+/// And under which data key.
+const DATA_KEY_AT: std::ops::Range<usize> = 64..72;
+const COMMIT_KIND: u8 = 1;
+const COMPACTED_KIND: u8 = 2;
 const FRAME_HEADER_BYTES: usize = 96;
 const RECORD_HEADER_BYTES: usize = 60;
+/// Where a frame says how many records it has, and how long it is without padding.
+const FRAME_RECORDS_AT: usize = 40;
+const FRAME_LENGTH_AT: usize = 44;
 
 /// Where each frame of a segment begins and ends, padding included.
 fn frames(segment: &[u8]) -> Vec<(usize, usize)> {
@@ -207,13 +261,11 @@ type Edit = Box<dyn Fn(&mut Vec<u8>)>;
 #[test]
 fn frames_and_records_swapped_removed_or_repeated_are_refused_or_reported() {
     let (disk, _) = small();
-    let (path, segment) = protected_files(&disk)
-        .into_iter()
-        .find(|(path, _)| path.extension().is_some_and(|extension| extension == "seg"))
-        .expect("a segment");
-    let frames = frames(&segment);
-    let full: Vec<_> = frames.iter().copied().filter(|frame| !records(&segment, *frame).is_empty()).collect();
-    assert!(full.len() >= 4, "{frames:?}");
+    let files = protected_files(&disk);
+    let of_kind = |kind| files.iter().find(|(path, bytes)| is_segment(path) && bytes[KIND_AT] == kind);
+    let (path, segment) = of_kind(COMMIT_KIND).expect("a commit segment");
+    let full: Vec<_> = frames(segment).into_iter().filter(|frame| records(segment, *frame).len() > 1).collect();
+    assert!(full.len() >= 4, "{full:?}");
     let (one, other) = (full[0], full[1]);
     assert_eq!(one.1 - one.0, other.1 - other.0);
     let attempts: [(&str, Edit); 6] = [
@@ -246,6 +298,50 @@ fn frames_and_records_swapped_removed_or_repeated_are_refused_or_reported() {
         ),
     ];
     for (what, attempt) in &attempts {
-        must_show(what, &change(&disk, &path, |bytes| attempt(bytes)), Some(&path));
+        must_show(what, &change(&disk, path, |bytes| attempt(bytes)), Some(path));
     }
+    swap_records("of two frames", &disk, path, (one, 0), (other, 1));
+    // Within a frame nothing but the frame's own tag knows the order and the number of its records.
+    let (compacted, moved) = of_kind(COMPACTED_KIND).expect("a compacted segment");
+    let crowd = frames(moved)[0];
+    assert!(records(moved, crowd).len() > 2);
+    for (path, frame) in [(path, one), (path, full[3]), (compacted, crowd)] {
+        swap_records("of one frame", &disk, path, (frame, 0), (frame, 1));
+        let count = records(&disk.peek(path).expect("the file is there"), frame).len();
+        for position in 0..count {
+            let what = format!("record {position} of {count} removed from a frame of {}", path.display());
+            must_show(&what, &change(&disk, path, |bytes| remove_record(bytes, frame, position)), Some(path));
+        }
+    }
+}
+
+/// Exchanges two records of equal length, each given by its frame and its place in it.
+fn swap_records(
+    what: &str,
+    disk: &DiskImage,
+    path: &Path,
+    left: ((usize, usize), usize),
+    right: ((usize, usize), usize),
+) {
+    let swapped = change(disk, path, |bytes| {
+        let (one, other) = (records(bytes, left.0)[left.1], records(bytes, right.0)[right.1]);
+        assert_eq!(one.1 - one.0, other.1 - other.0);
+        (0..one.1 - one.0).for_each(|at| bytes.swap(one.0 + at, other.0 + at));
+        repair_checksum(bytes, left.0);
+        repair_checksum(bytes, right.0);
+    });
+    must_show(&format!("two records {what} swapped in {}", path.display()), &swapped, Some(path));
+}
+
+/// Takes a record out of its frame, whose header then counts one less; nothing else of the segment moves.
+fn remove_record(segment: &mut [u8], frame: (usize, usize), position: usize) {
+    let record = records(segment, frame)[position];
+    let (removed, field) = (record.1 - record.0, |at: usize| frame.0 + at..frame.0 + at + 4);
+    for (at, less) in [(FRAME_RECORDS_AT, 1), (FRAME_LENGTH_AT, removed as u32)] {
+        let value = u32::from_le_bytes(segment[field(at)].try_into().expect("four bytes"));
+        segment[field(at)].copy_from_slice(&(value - less).to_le_bytes());
+    }
+    segment.copy_within(record.1..frame.1, record.0);
+    segment[frame.1 - removed..frame.1].fill(0);
+    repair_checksum(segment, frame);
 }

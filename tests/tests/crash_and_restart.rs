@@ -1,11 +1,17 @@
 //! Acknowledged means durable: restarts, crashes under load, drains.
 
 use delta_tests::load::{self, Load};
-use delta_tests::{TestServer, http};
+use delta_tests::raw_wire::RawWire;
+use delta_tests::{HttpClient, TestServer, http};
+use delta_wire::client::ListQuery;
+use delta_wire::encode::Scratch;
+use delta_wire::{Condition, ErrorCode, Reply, Request};
 use rustix::process::Signal;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 fn start(directory: &Path, shards: Option<usize>) -> TestServer {
@@ -134,9 +140,22 @@ fn a_drain_under_load_ends_with_zero_and_loses_nothing() {
 
 #[test]
 fn a_drain_answers_what_it_accepted_and_takes_nothing_new() {
-    let server = TestServer::builder().shards(2).start();
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(directory.path(), Some(2));
     let rest = server.rest;
     let mut idle = http::connect(rest).unwrap();
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let over_http = (0..8).map(|number| {
+        let (mut client, acknowledged) = (server.http().on_one_connection(), acknowledged.clone());
+        std::thread::spawn(move || write_over_http(&mut client, number, &acknowledged))
+    });
+    let over_http: Vec<_> = over_http.collect();
+    let over_wire = (0..4).map(|number| {
+        let (mut raw, acknowledged) = (RawWire::welcomed(server.wire), acknowledged.clone());
+        std::thread::spawn(move || write_pipelined(&mut raw, number, &acknowledged))
+    });
+    let over_wire: Vec<_> = over_wire.collect();
+    delta_tests::eventually("writes are under way", || acknowledged.load(SeqCst) > 2000);
     server.signal(Signal::TERM);
     // An idle connection is closed, and no new one is served.
     let mut rest_of_it = Vec::new();
@@ -144,6 +163,91 @@ fn a_drain_answers_what_it_accepted_and_takes_nothing_new() {
     let ended = server.wait();
     assert_eq!(ended.status, 0, "{ended:#?}");
     assert!(std::net::TcpStream::connect(rest).is_err());
+    let told: Vec<Told> = over_http.into_iter().chain(over_wire).map(|writer| writer.join().unwrap()).collect();
+
+    // What was carried out was answered, and what was answered as done is there: nothing else is.
+    let server = start(directory.path(), None);
+    let mut client = server.wire_client();
+    let mut present = BTreeSet::new();
+    let mut after = None;
+    loop {
+        let query = ListQuery { schema: "s", after: after.as_deref(), limit: 1000, ..ListQuery::default() };
+        let page = client.list(&query).unwrap();
+        present.extend(page.entries.into_iter().map(|entry| entry.key));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let done: BTreeSet<String> = told.iter().flat_map(|told| told.done.clone()).collect();
+    let silent: usize = told.iter().map(|told| told.sent - told.done.len() - told.refused).sum();
+    assert!(done.len() > 2000);
+    assert!(silent > 0 || told.iter().any(|told| told.refused > 0), "the stop came when everything was over");
+    let lost: Vec<_> = done.difference(&present).collect();
+    assert!(lost.is_empty(), "acknowledged, and gone: {lost:?}");
+    let untold: Vec<_> = present.difference(&done).collect();
+    assert!(untold.is_empty(), "carried out, and never answered so: {untold:?}");
+    server.stop_cleanly();
+}
+
+/// What one writer sent and was told.
+#[derive(Default)]
+struct Told {
+    sent: usize,
+    done: Vec<String>,
+    refused: usize,
+}
+
+fn write_over_http(client: &mut HttpClient, number: usize, acknowledged: &AtomicU64) -> Told {
+    let mut told = Told::default();
+    loop {
+        let key = format!("h{number}-{}", told.sent);
+        told.sent += 1;
+        let headers = [("content-type", "application/json")];
+        match client.send("PUT", &format!("/entity/s/{key}"), &headers, b"1") {
+            Ok(response) if response.status == 201 => told.done.push(key),
+            Ok(response) => {
+                let problem = response.expect_problem(503).json();
+                assert_eq!(problem["error"], "unavailable", "{problem}");
+                told.refused += 1;
+                return told;
+            }
+            // The server closed the connection, with or without having read this.
+            Err(_) => return told,
+        }
+        acknowledged.fetch_add(1, SeqCst);
+    }
+}
+
+/// Keeps some requests under way all the time.
+fn write_pipelined(raw: &mut RawWire, number: usize, acknowledged: &AtomicU64) -> Told {
+    const AHEAD: usize = 256;
+    let (mut told, mut scratch) = (Told::default(), Scratch::new());
+    let (mut answered, mut frames) = (0, Vec::new());
+    let key = |request: u64| format!("w{number}-{request}");
+    loop {
+        while told.sent < answered + AHEAD {
+            let put =
+                Request::Put { schema: "s", key: &key(told.sent as u64), document: b"1", condition: Condition::None };
+            scratch.request(&mut frames, told.sent as u64, &put);
+            told.sent += 1;
+        }
+        raw.send(&frames);
+        frames.clear();
+        for _ in 0..AHEAD / 2 {
+            match raw.receive() {
+                Some((request, Reply::Written(_))) => told.done.push(key(request)),
+                Some((_, Reply::Error(error))) => {
+                    assert_eq!(error.code, ErrorCode::Unavailable, "{error}");
+                    told.refused += 1;
+                }
+                Some((_, other)) => panic!("{other:?}"),
+                None => return told,
+            }
+            answered += 1;
+            acknowledged.fetch_add(1, SeqCst);
+        }
+    }
 }
 
 #[test]

@@ -2,13 +2,22 @@
 //! what can heal does.
 
 use delta_tests::history::History;
-use delta_tests::power::{self, Faults, PoweredDisk, Survivors};
+use delta_tests::power::{self, Device, Faults, PoweredDisk, Survivors};
+use delta_tests::raw_wire::RawWire;
 use delta_tests::recorded_crowd::{self as crowd, Crowd, Entities};
-use delta_tests::{TestServer, eventually, filler};
+use delta_tests::{HttpClient, Response, TestServer, eventually, filler};
+use delta_wire::encode::Scratch;
+use delta_wire::{Condition, ErrorCode, Reply, Request};
+use rustix::process::Signal;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::{Scope, ScopedJoinHandle};
 
-const NONE: Faults = Faults { reads_fail: false, writes_fail: false, flushes_fail: false, flushes_lie: false };
+const NONE: Faults =
+    Faults { reads_fail: false, writes_fail: false, flushes_fail: false, flushes_lie: false, writes_hang: false };
+/// Writes sent at once to a disk that does not answer: enough for every shard.
+const AT_ONCE: u64 = 16;
 
 #[test]
 fn after_a_failed_write_no_write_is_acknowledged_and_reads_go_on() {
@@ -47,6 +56,181 @@ fn poisoned_by(disk: &mut PoweredDisk, faults: Faults) {
     server.http_anonymous().get("/readyz").expect(200);
     crowd::judge(&server, entities, &history);
     server.stop_cleanly();
+}
+
+#[test]
+fn a_disk_that_does_not_answer_leaves_writes_unknown_and_reads_served_until_it_does() {
+    power::with_disk(640, |disk| {
+        let server = start(&disk.path());
+        let mut wire = RawWire::welcomed(server.wire);
+        for n in 0..AT_ONCE {
+            server.http().put(&format!("/entity/s/old{n}"), "1").expect(201);
+        }
+        let hang = Hang::begin(disk.device());
+        let mut http = std::thread::scope(|scope| {
+            let over_http = write_over_both(scope, &server, &mut wire);
+            all_unknown(&mut wire, over_http)
+        });
+        // Both connections serve on what needs no disk, and say so of what does.
+        http.get("/entity/s/old1").expect(200);
+        wire.send(&put_frame(AT_ONCE, "w0"));
+        match wire.receive() {
+            Some((AT_ONCE, Reply::Error(error))) => assert_eq!(error.code, ErrorCode::Unavailable, "{error}"),
+            other => panic!("a write on such a disk is refused: {other:?}"),
+        }
+        eventually("a shard says that it is not ready", || {
+            let ready = server.http_anonymous().get("/readyz");
+            ready.status == 503 && ready.text().contains("has not answered")
+        });
+        drop(hang);
+        eventually("the server is ready again", || server.http_anonymous().get("/readyz").status == 200);
+        // What began has landed; nobody is told a second time.
+        for n in 0..AT_ONCE {
+            assert_eq!(http.get(&format!("/entity/s/w{n}")).expect(200).text(), n.to_string());
+            assert_eq!(http.get(&format!("/entity/s/h{n}")).expect(200).text(), n.to_string());
+        }
+        wire.send(&put_frame(AT_ONCE + 1, "w0"));
+        assert!(matches!(wire.receive(), Some((id, Reply::Written(_))) if id == AT_ONCE + 1));
+        server.stop_cleanly();
+    });
+}
+
+#[test]
+fn a_stop_on_a_disk_that_does_not_answer_tells_every_writer_and_ends() {
+    power::with_disk(640, |disk| {
+        let server = start(&disk.path());
+        let mut wire = RawWire::welcomed(server.wire);
+        for n in 0..AT_ONCE {
+            server.http().put(&format!("/entity/s/old{n}"), "1").expect(201);
+        }
+        let hang = Hang::begin(disk.device());
+        std::thread::scope(|scope| {
+            let over_http = write_over_both(scope, &server, &mut wire);
+            eventually("every write waits for the disk", || waiting_writes(&server) == 2 * AT_ONCE);
+            server.signal(Signal::TERM);
+            all_unknown(&mut wire, over_http);
+        });
+        assert!(wire.is_closed(), "after the replies the connection ends");
+        eventually("the server says how it ends", || server.stderr().contains("did not seal its log"));
+        // A process ends only with what it asked of the kernel.
+        drop(hang);
+        let ended = server.wait();
+        assert_eq!(ended.status, 1, "{ended:#?}");
+        disk.reboot(Survivors::None);
+        let server = start(&disk.path());
+        for n in 0..AT_ONCE {
+            server.http().get(&format!("/entity/s/old{n}")).expect(200);
+            for key in [format!("w{n}"), format!("h{n}")] {
+                let found = server.http().get(&format!("/entity/s/{key}"));
+                assert!(found.status == 404 || found.text() == n.to_string(), "{key}: {}", found.text());
+            }
+        }
+        server.stop_cleanly();
+    });
+}
+
+#[test]
+fn a_stop_waits_for_a_slow_disk_and_acknowledges_what_it_accepted() {
+    power::with_disk(640, |disk| {
+        let server = start(&disk.path());
+        let mut wire = RawWire::welcomed(server.wire);
+        server.http().put("/entity/s/old", "1").expect(201);
+        let hang = Hang::begin(disk.device());
+        std::thread::scope(|scope| {
+            let over_http = write_over_both(scope, &server, &mut wire);
+            eventually("every write waits for the disk", || waiting_writes(&server) == 2 * AT_ONCE);
+            server.signal(Signal::TERM);
+            eventually("the stop has begun", || server.stderr().contains("stopping:"));
+            drop(hang);
+            for _ in 0..AT_ONCE {
+                assert!(matches!(wire.receive(), Some((_, Reply::Written(_)))));
+            }
+            assert!(wire.is_closed());
+            for writer in over_http {
+                writer.join().unwrap().1.expect(201);
+            }
+        });
+        let ended = server.wait();
+        assert_eq!(ended.status, 0, "{ended:#?}");
+        let server = start(&disk.path());
+        for n in 0..AT_ONCE {
+            for key in [format!("w{n}"), format!("h{n}")] {
+                assert_eq!(server.http().get(&format!("/entity/s/{key}")).expect(200).text(), n.to_string());
+            }
+        }
+        server.stop_cleanly();
+    });
+}
+
+/// A disk that does not answer, until this is dropped; before the server, whose process cannot end otherwise.
+struct Hang<'disk>(&'disk Device);
+
+impl<'disk> Hang<'disk> {
+    fn begin(device: &'disk Device) -> Self {
+        device.set_faults(Faults { writes_hang: true, ..NONE });
+        Self(device)
+    }
+}
+
+impl Drop for Hang<'_> {
+    fn drop(&mut self) {
+        self.0.set_faults(NONE);
+    }
+}
+
+type HttpWrite<'scope> = ScopedJoinHandle<'scope, (HttpClient, Response)>;
+
+/// Sends writes over both protocols, all at once.
+fn write_over_both<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    server: &TestServer,
+    wire: &mut RawWire,
+) -> Vec<HttpWrite<'scope>> {
+    let frames: Vec<u8> = (0..AT_ONCE).flat_map(|n| put_frame(n, &format!("w{n}"))).collect();
+    wire.send(&frames);
+    let write = |n: u64| {
+        let mut client = server.http().on_one_connection();
+        scope.spawn(move || {
+            let response = client.put(&format!("/entity/s/h{n}"), &n.to_string());
+            (client, response)
+        })
+    };
+    (0..AT_ONCE).map(write).collect()
+}
+
+/// Each is told that its outcome is unknown, once. Returns one of the HTTP connections.
+fn all_unknown(wire: &mut RawWire, over_http: Vec<HttpWrite<'_>>) -> HttpClient {
+    let mut told = BTreeSet::new();
+    for _ in 0..AT_ONCE {
+        match wire.receive() {
+            Some((id, Reply::Error(error))) => {
+                assert_eq!(error.code, ErrorCode::OutcomeUnknown, "{error}");
+                assert!(told.insert(id), "request {id} was answered twice");
+            }
+            other => panic!("no disk has confirmed this: {other:?}"),
+        }
+    }
+    let ask = |writer: HttpWrite<'_>| {
+        let (client, response) = writer.join().unwrap();
+        let problem = response.expect_problem(503);
+        assert_eq!(problem.json()["error"], "outcome_unknown", "{}", problem.text());
+        client
+    };
+    over_http.into_iter().map(ask).last().expect("there are some")
+}
+
+fn put_frame(id: u64, key: &str) -> Vec<u8> {
+    let (document, mut frame) = (id.to_string(), Vec::new());
+    let put = Request::Put { schema: "s", key, document: document.as_bytes(), condition: Condition::None };
+    Scratch::new().request(&mut frame, id, &put);
+    frame
+}
+
+/// Writes that wait for commits, of all shards.
+fn waiting_writes(server: &TestServer) -> u64 {
+    let text = server.http_anonymous().get("/metrics").expect(200).text();
+    let gauges = text.lines().filter(|line| line.starts_with("deltadb_writes_waiting"));
+    gauges.map(|line| line.split_whitespace().last().unwrap().parse::<f64>().unwrap() as u64).sum()
 }
 
 #[test]

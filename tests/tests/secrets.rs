@@ -2,6 +2,7 @@
 
 use delta_tests::{ADMIN_KEY, TestServer, sources};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 const PLANTED_DOCUMENT: &str = "PlantedDocumentText-8d1f";
 const PLANTED_MEMBER: &str = "PlantedMemberName-2c77";
@@ -92,8 +93,60 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
 
 #[test]
 fn the_process_cannot_be_dumped_and_hides_its_keys() {
-    let server = TestServer::builder().variable("MASTER_KEY", &"e7".repeat(32)).start();
+    let scratch = tempfile::tempdir().unwrap();
+    // Root may look into every process: the server, and whoever looks, run as somebody else.
+    let nobody = rustix::process::geteuid().is_root();
+    let builder = TestServer::builder().data_dir(scratch.path().join("data")).variable("MASTER_KEY", &"e7".repeat(32));
+    let server = if nobody {
+        // Where the binary was built, nobody else may be able to go.
+        let copy = scratch.path().join("deltadb");
+        std::fs::copy(delta_tests::binary::deltadb(), &copy).unwrap();
+        for path in [scratch.path(), &copy] {
+            std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        let run_copy = ["sh".to_owned(), "-c".to_owned(), format!("shift; exec '{}' \"$@\"", copy.display())];
+        builder.launcher(as_nobody().into_iter().map(str::to_owned).chain(run_copy).chain(["sh".to_owned()])).start()
+    } else {
+        builder.start()
+    };
+    server.http().put("/entity/s/k", "1").expect(201);
+
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.pid())).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    let command_line = std::fs::read(format!("/proc/{}/cmdline", server.pid())).unwrap();
+    assert!(contains(&command_line, b"serve"), "it is the server that is looked at");
+
+    // A process that can be dumped shows memory and environment to its own user; this one must not.
+    let mut other = command_as(nobody, &["sleep", "60"]).spawn().unwrap();
+    delta_tests::eventually("another process of this user can be looked into", || opens(nobody, other.id(), "environ"));
+    let shown: Vec<_> =
+        ["environ", "maps", "auxv"].into_iter().filter(|file| !opens(nobody, other.id(), file)).collect();
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert!(shown.is_empty(), "another process of this user hides {shown:?}: what follows would prove nothing");
+    for file in ["environ", "maps", "auxv", "mem", "fd/0"] {
+        assert!(!opens(nobody, server.pid(), file), "/proc/PID/{file} of the server is open to its user");
+    }
+}
+
+/// The id of a user without rights.
+const NOBODY: u32 = 65534;
+
+fn as_nobody() -> [&'static str; 5] {
+    ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+}
+
+fn command_as(nobody: bool, words: &[&str]) -> Command {
+    let launcher = if nobody { &as_nobody()[..] } else { &[] };
+    let words: Vec<&str> = launcher.iter().chain(words).copied().collect();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// Whether a file of a process can be opened by its user.
+fn opens(nobody: bool, pid: u32, file: &str) -> bool {
+    let script = format!(": < /proc/{pid}/{file}");
+    command_as(nobody, &["sh", "-c", &script]).status().unwrap().success()
 }

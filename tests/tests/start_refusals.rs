@@ -280,3 +280,27 @@ fn the_start_block_says_where_and_never_a_key() {
         assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "not a JSON log line: {line}");
     }
 }
+
+#[test]
+fn a_root_key_inside_the_directory_is_warned_of_at_every_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let builder = TestServer::builder().data_dir(&data);
+    let inside = data.join("master.key");
+    let mut key = String::new();
+    for start in ["the first", "the second"] {
+        let ended = builder.clone().start().stop();
+        key = std::fs::read_to_string(&inside).unwrap().trim().to_owned();
+        let warned = ended.stderr.lines().find(|line| line.contains("lies beside the data")).unwrap_or_default();
+        for said in [&inside.display().to_string(), "whoever can read the directory", "backups", "--master-key-file"] {
+            assert!(warned.contains(said), "{start} start does not say '{said}': {}", ended.stderr);
+        }
+        assert!(!ended.stderr.contains(&key) && !ended.stdout.contains(&key));
+    }
+    let elsewhere = directory.path().join("elsewhere.key");
+    std::fs::rename(&inside, &elsewhere).unwrap();
+    let ended = builder.arguments(["--master-key-file", elsewhere.to_str().unwrap()]).start().stop();
+    assert_eq!(ended.status, 0);
+    assert!(!ended.stderr.contains("beside the data"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains(&key));
+}

@@ -26,6 +26,7 @@ pub(super) async fn run<P: Platform, S: Storage>(engine: Rc<Engine<P, S>>) {
 
 impl<P: Platform, S: Storage> Engine<P, S> {
     fn settle(&self, result: Result<(), CommitError>) {
+        self.resume();
         let mut waiters = self.writes.borrow_mut().take_in_flight();
         let result = if is_on(Sabotage::AnswerFailureAsSuccess) { Ok(()) } else { result };
         match result {
@@ -73,7 +74,9 @@ impl<P: Platform, S: Storage> Engine<P, S> {
             }
             Effect::Decided(outcome) => outcome,
         };
-        self.deliver(waiter.ticket, outcome);
+        if let Some(ticket) = waiter.ticket {
+            self.deliver(ticket, outcome);
+        }
     }
 
     /// The change is durable: readers may see it.
@@ -111,6 +114,8 @@ impl<P: Platform, S: Storage> Engine<P, S> {
             )
             .into(),
         };
-        self.deliver(waiter.ticket, outcome);
+        if let Some(ticket) = waiter.ticket {
+            self.deliver(ticket, outcome);
+        }
     }
 }

@@ -7,6 +7,7 @@
 
 mod commit;
 mod fatal;
+mod patience;
 mod pending;
 mod read;
 #[cfg(test)]
@@ -18,9 +19,11 @@ use crate::command::{Access, Command, EntityRef, ErrorCode, Failure, Outcome, Ti
 use crate::limits::PAGE_ENTRIES_MAX;
 use crate::metrics::Metrics;
 use crate::runtime::platform::{Clock, Entropy, Platform, Spawn, TaskClass};
+use crate::runtime::roster::Roster;
 use crate::runtime::signal::Signal;
 use crate::storage::Storage;
 use fatal::AbortOnPanic;
+use patience::{Gate, Tick};
 use pending::{Backlog, PendingWrites};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -48,7 +51,12 @@ pub struct Engine<P: Platform, S: Storage> {
     batch_opened: Signal,
     /// Reused by every append, so that a put allocates nothing but its document.
     versions: Cell<Vec<Version>>,
+    /// Reads of the disk under way; those that nobody waits for any more are among them.
     reads_in_flight: Cell<usize>,
+    readers: RefCell<Roster<Reader>>,
+    gate: Cell<Gate>,
+    /// What whoever begins to wait notes down.
+    tick: Cell<Tick>,
     /// Whether the store is large enough for [`Engine::look_ahead`] to pay.
     looks_ahead: Cell<bool>,
     /// Hashes of reads and of writes to come; kept for their memory.
@@ -62,7 +70,7 @@ pub struct Engine<P: Platform, S: Storage> {
 }
 
 impl<P: Platform, S: Storage> Engine<P, S> {
-    /// Starts the engine of one shard over its opened storage; its commit task runs until the executor ends.
+    /// Starts the engine of one shard over its opened storage; its tasks run until the executor ends.
     pub fn start(
         platform: P,
         storage: Rc<S>,
@@ -81,6 +89,9 @@ impl<P: Platform, S: Storage> Engine<P, S> {
             batch_opened: Signal::default(),
             versions: Cell::default(),
             reads_in_flight: Cell::new(0),
+            readers: RefCell::default(),
+            gate: Cell::new(Gate::Open),
+            tick: Cell::new(0),
             looks_ahead: Cell::new(false),
             ahead: Cell::default(),
             metrics,
@@ -89,6 +100,7 @@ impl<P: Platform, S: Storage> Engine<P, S> {
             platform,
         });
         engine.platform.spawn().spawn(TaskClass::Foreground, commit::run(engine.clone()));
+        engine.platform.spawn().spawn(TaskClass::Foreground, patience::watch(engine.clone()));
         engine
     }
 
@@ -129,9 +141,9 @@ impl<P: Platform, S: Storage> Engine<P, S> {
         self.ahead.set((reads, writes));
     }
 
-    /// Writes that are accepted and not answered yet, and reads under way.
+    /// Writes that are accepted and not answered yet, and reads that are waited for.
     pub fn outstanding(&self) -> usize {
-        self.writes.borrow().waiters() + self.backlog.borrow().len() + self.reads_in_flight.get()
+        self.writes.borrow().waiters() + self.backlog.borrow().len() + self.readers.borrow().waiting()
     }
 
     /// The storage under this engine.
@@ -197,6 +209,12 @@ impl<P: Platform, S: Storage> Engine<P, S> {
     fn deliver(&self, ticket: Ticket, outcome: Outcome) {
         (self.sink)(ticket, outcome);
     }
+}
+
+/// One caller waiting for reads of the disk.
+struct Reader {
+    ticket: Ticket,
+    since: Tick,
 }
 
 /// Seeded hash of an entity's name; the schema's hash is the seed of its keys'.

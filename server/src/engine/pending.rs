@@ -1,5 +1,6 @@
 //! Writes between acceptance and durability: their versions, their documents and who waits for them.
 
+use super::patience::{Reason, Tick};
 use crate::command::{Command, Condition, Document, EntityRef, ErrorCode, Failure, Outcome, Ticket, Version};
 use hashbrown::HashTable;
 use std::collections::VecDeque;
@@ -38,7 +39,9 @@ pub(super) enum Effect {
 
 /// One caller waiting for a batch.
 pub(super) struct Waiter {
-    pub(super) ticket: Ticket,
+    /// None once the wait was given up: the effect is settled, and nobody told.
+    pub(super) ticket: Option<Ticket>,
+    pub(super) since: Tick,
     pub(super) effect: Effect,
 }
 
@@ -49,6 +52,24 @@ impl Waiter {
             Effect::One(applied) => Some(applied.hash),
             Effect::Many(_) | Effect::Decided(_) => None,
         }
+    }
+
+    /// The answer of a wait that is given up before the batch is settled.
+    fn give_up(&mut self, reason: Reason) -> Option<(Ticket, Outcome)> {
+        let ticket = self.ticket.take()?;
+        let outcome = match &self.effect {
+            Effect::One(_) => reason.unknown().into(),
+            Effect::Many(results) => {
+                let each = |result: &Result<Applied, Failure>| match result {
+                    Ok(_) => Err(reason.unknown()),
+                    Err(refused) => Err(refused.clone()),
+                };
+                Outcome::WrittenMany(results.iter().map(each).collect())
+            }
+            // Its own write was never made.
+            Effect::Decided(_) => reason.nothing_done().into(),
+        };
+        Some((ticket, outcome))
     }
 }
 
@@ -65,6 +86,8 @@ pub(super) struct PendingWrites {
     accepted: HashTable<Accepted>,
     open: Vec<Waiter>,
     in_flight: Vec<Waiter>,
+    /// Those of them that were answered before their batch.
+    given_up: usize,
     batches_begun: BatchNumber,
 }
 
@@ -104,13 +127,13 @@ impl PendingWrites {
     }
 
     /// Lets a caller wait for the open batch.
-    pub(super) fn wait(&mut self, ticket: Ticket, effect: Effect) {
-        self.open.push(Waiter { ticket, effect });
+    pub(super) fn wait(&mut self, ticket: Ticket, since: Tick, effect: Effect) {
+        self.open.push(Waiter { ticket: Some(ticket), since, effect });
     }
 
     /// Lets a caller wait for the batch that decided its answer.
-    pub(super) fn wait_for(&mut self, batch: BatchNumber, ticket: Ticket, outcome: Outcome) {
-        let waiter = Waiter { ticket, effect: Effect::Decided(outcome) };
+    pub(super) fn wait_for(&mut self, batch: BatchNumber, ticket: Ticket, since: Tick, outcome: Outcome) {
+        let waiter = Waiter { ticket: Some(ticket), since, effect: Effect::Decided(outcome) };
         if batch > self.batches_begun { self.open.push(waiter) } else { self.in_flight.push(waiter) }
     }
 
@@ -123,12 +146,23 @@ impl PendingWrites {
 
     /// The waiters of the batch in flight, to be answered in order; give the emptied vector back with `recycle`.
     pub(super) fn take_in_flight(&mut self) -> Vec<Waiter> {
+        self.given_up -= if self.given_up == 0 { 0 } else { given_up_among(&self.in_flight) };
         std::mem::take(&mut self.in_flight)
     }
 
     /// The waiters of the open batch, when it will never be committed.
     pub(super) fn take_open(&mut self) -> Vec<Waiter> {
+        self.given_up -= if self.given_up == 0 { 0 } else { given_up_among(&self.open) };
         std::mem::take(&mut self.open)
+    }
+
+    /// Takes the tickets of those who have waited too long, oldest first, with what they are told. Their effects stay.
+    pub(super) fn give_up(&mut self, reason: Reason, is_late: impl Fn(Tick) -> bool) -> Vec<(Ticket, Outcome)> {
+        let late = |waiter: &&mut Waiter| is_late(waiter.since);
+        let waiters = self.in_flight.iter_mut().take_while(late).chain(self.open.iter_mut().take_while(late));
+        let answers: Vec<_> = waiters.filter_map(|waiter| waiter.give_up(reason)).collect();
+        self.given_up += answers.len();
+        answers
     }
 
     /// Keeps an emptied vector for the next batch.
@@ -141,40 +175,60 @@ impl PendingWrites {
 
     /// Callers that wait.
     pub(super) fn waiters(&self) -> usize {
-        self.open.len() + self.in_flight.len()
+        self.open.len() + self.in_flight.len() - self.given_up
     }
+}
+
+fn given_up_among(waiters: &[Waiter]) -> usize {
+    waiters.iter().filter(|waiter| waiter.ticket.is_none()).count()
 }
 
 /// Writes that found both batches full, in order, bounded in bytes.
 #[derive(Default)]
 pub(super) struct Backlog {
-    queue: VecDeque<(Command<'static>, Ticket)>,
+    queue: VecDeque<Queued>,
     bytes: usize,
+}
+
+/// A write that nothing was done about yet.
+pub(super) struct Queued {
+    pub(super) command: Command<'static>,
+    pub(super) ticket: Ticket,
+    pub(super) since: Tick,
 }
 
 impl Backlog {
     /// Queues a write, or gives it back when the bound is reached.
-    pub(super) fn push(&mut self, command: Command<'static>, ticket: Ticket, bytes_max: usize) -> Result<(), Failure> {
-        let bytes = weight_bytes(&command);
+    pub(super) fn push(&mut self, queued: Queued, bytes_max: usize) -> Result<(), Failure> {
+        let bytes = weight_bytes(&queued.command);
         if self.bytes + bytes > bytes_max {
             return Err(Failure::new(ErrorCode::Overloaded, "too many writes wait for the disk: retry shortly"));
         }
         self.bytes += bytes;
-        self.queue.push_back((command, ticket));
+        self.queue.push_back(queued);
         Ok(())
     }
 
     /// Puts back what `pop` gave and still found no room.
-    pub(super) fn push_front(&mut self, command: Command<'static>, ticket: Ticket) {
-        self.bytes += weight_bytes(&command);
-        self.queue.push_front((command, ticket));
+    pub(super) fn push_front(&mut self, queued: Queued) {
+        self.bytes += weight_bytes(&queued.command);
+        self.queue.push_front(queued);
     }
 
     /// The oldest queued write.
-    pub(super) fn pop(&mut self) -> Option<(Command<'static>, Ticket)> {
-        let (command, ticket) = self.queue.pop_front()?;
-        self.bytes -= weight_bytes(&command);
-        Some((command, ticket))
+    pub(super) fn pop(&mut self) -> Option<Queued> {
+        let queued = self.queue.pop_front()?;
+        self.bytes -= weight_bytes(&queued.command);
+        Some(queued)
+    }
+
+    /// Drops those that have waited too long, oldest first.
+    pub(super) fn give_up(&mut self, is_late: impl Fn(Tick) -> bool) -> Vec<Ticket> {
+        let mut tickets = Vec::new();
+        while self.queue.front().is_some_and(|queued| is_late(queued.since)) {
+            tickets.extend(self.pop().map(|queued| queued.ticket));
+        }
+        tickets
     }
 
     pub(super) fn is_empty(&self) -> bool {

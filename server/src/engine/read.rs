@@ -1,6 +1,6 @@
 //! Reads: the cache first, then one device read. Only durable versions are ever shown.
 
-use super::{Engine, not_found};
+use super::{Engine, Reader, not_found};
 use crate::command::{Document, EntityRef, ErrorCode, Failure, Outcome, Ticket, Version};
 use crate::limits::{PAGE_BYTES_MAX, READS_IN_FLIGHT_MAX};
 use crate::runtime::platform::{Platform, Spawn, TaskClass};
@@ -21,23 +21,23 @@ impl<P: Platform, S: Storage> Engine<P, S> {
         if self.storage.durable_version(entity).is_none() {
             return Some(not_found(entity));
         }
-        if self.reads_in_flight.get() >= READS_IN_FLIGHT_MAX {
-            return Some(too_many_reads().into());
+        if let Some(failure) = self.refuses_reads(1) {
+            return Some(failure.into());
         }
+        let reader = self.waits(ticket);
         let (engine, schema, key) = (self.clone(), Box::<str>::from(entity.schema), Box::<str>::from(entity.key));
         self.platform.spawn().spawn(TaskClass::Foreground, async move {
             let outcome = match engine.read(hash, EntityRef { schema: &schema, key: &key }).await {
                 Ok((version, document)) => Outcome::Document { version, document },
                 Err(failure) => Outcome::Failed(failure),
             };
-            engine.deliver(ticket, outcome);
+            engine.has_read(reader, outcome);
         });
         None
     }
 
     pub(super) fn multi_get(self: &Rc<Self>, schema: &str, keys: &[Cow<'_, str>], ticket: Ticket) -> Option<Outcome> {
         let gather = Rc::new(Gather {
-            ticket,
             results: RefCell::new(Vec::with_capacity(keys.len())),
             missing: Cell::new(0),
             bytes: Cell::new(0),
@@ -59,9 +59,10 @@ impl<P: Platform, S: Storage> Engine<P, S> {
         if misses.is_empty() {
             return Some(gather.outcome());
         }
-        if self.reads_in_flight.get() + misses.len() > READS_IN_FLIGHT_MAX {
-            return Some(too_many_reads().into());
+        if let Some(failure) = self.refuses_reads(misses.len()) {
+            return Some(failure.into());
         }
+        let reader = self.waits(ticket);
         gather.missing.set(misses.len());
         let schema: Rc<str> = Rc::from(schema);
         for (position, hash) in misses {
@@ -70,11 +71,31 @@ impl<P: Platform, S: Storage> Engine<P, S> {
             self.platform.spawn().spawn(TaskClass::Foreground, async move {
                 let result = engine.read(hash, EntityRef { schema: &schema, key: &key }).await;
                 if let Some(outcome) = gather.arrived(position, result) {
-                    engine.deliver(gather.ticket, outcome);
+                    engine.has_read(reader, outcome);
                 }
             });
         }
         None
+    }
+
+    fn refuses_reads(&self, reads: usize) -> Option<Failure> {
+        if self.reads_in_flight.get() + reads > READS_IN_FLIGHT_MAX {
+            return Some(Failure::new(ErrorCode::Overloaded, "too many reads wait for the disk: retry shortly"));
+        }
+        self.refuses_read()
+    }
+
+    /// Notes who waits for a read of the disk.
+    fn waits(&self, ticket: Ticket) -> u32 {
+        self.readers.borrow_mut().enter(Reader { ticket, since: self.tick.get() })
+    }
+
+    /// Answers whoever still waits for it.
+    fn has_read(&self, reader: u32, outcome: Outcome) {
+        let reader = self.readers.borrow_mut().leave(reader);
+        if let Some(reader) = reader {
+            self.deliver(reader.ticket, outcome);
+        }
     }
 
     fn cached(&self, hash: u64, entity: EntityRef<'_>) -> Option<(Version, Document)> {
@@ -108,7 +129,6 @@ impl<P: Platform, S: Storage> Engine<P, S> {
 
 /// The results of one MultiGet, filled in as reads arrive.
 struct Gather {
-    ticket: Ticket,
     results: RefCell<Vec<Option<ReadResult>>>,
     missing: Cell<usize>,
     bytes: Cell<usize>,
@@ -154,10 +174,6 @@ impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
-}
-
-fn too_many_reads() -> Failure {
-    Failure::new(ErrorCode::Overloaded, "too many reads wait for the disk: retry shortly")
 }
 
 fn as_failure(outcome: Outcome) -> Failure {

@@ -2,10 +2,12 @@
 
 use super::*;
 use crate::command::{Condition, Document, PutItem};
+use crate::limits::{DISK_TIMEOUT_MS, DISK_WATCH_INTERVAL_MS};
 use crate::runtime::sim::{Sim, SimPlatform};
 use crate::storage::{Change, CommitError, ListEntry, Mutation, ReadError, Refusal, StorageStatus};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 type Stored = (Version, Option<Document>);
 
@@ -20,6 +22,8 @@ struct GatedStorage {
     batch_records_max: Cell<usize>,
     commits: Cell<usize>,
     warmed: RefCell<Vec<u64>>,
+    reads_hang: Cell<bool>,
+    read_gate: Signal,
 }
 
 fn names(entity: EntityRef<'_>) -> (String, String) {
@@ -87,6 +91,9 @@ impl Storage for GatedStorage {
     }
 
     async fn read(&self, entity: EntityRef<'_>) -> Result<Option<(Version, Document)>, ReadError> {
+        while self.reads_hang.get() {
+            self.read_gate.wait().await;
+        }
         let found = self.durable.borrow().get(&names(entity)).cloned();
         Ok(found.and_then(|(version, document)| Some((version, document?))))
     }
@@ -174,7 +181,12 @@ impl Bench {
 
     fn settle(&self) {
         // The commit task waits for ever when nothing is open; running until it does is what "settled" means here.
-        let _ = self.sim.run_for(std::time::Duration::from_millis(1));
+        let _ = self.sim.run_for(Duration::from_millis(1));
+    }
+
+    /// Longer than anybody waits for the disk.
+    fn out_wait(&self) {
+        self.sim.run_for(Duration::from_millis(DISK_TIMEOUT_MS + 2 * DISK_WATCH_INTERVAL_MS)).unwrap();
     }
 
     fn answers(&self) -> Vec<(u32, String)> {
@@ -258,6 +270,101 @@ fn a_failed_commit_leaves_the_outcome_unknown_and_drops_what_was_judged_on_it() 
     assert_eq!(bench.answers(), answers(&[(1, "outcome_unknown"), (2, "unavailable"), (3, "unavailable")]));
     assert_eq!(known(bench.get(4, "k")), "not_found");
     assert_eq!(bench.engine.outstanding(), 0);
+}
+
+#[test]
+fn a_write_whose_commit_takes_too_long_has_an_unknown_outcome_and_is_settled_in_silence() {
+    let bench = Bench::new(3);
+    let item = |key: &'static str| PutItem { key: key.into(), document: Cow::Borrowed(&b"1"[..]) };
+    bench.put(1, "k", "1", Condition::None);
+    bench.put(2, "k", "2", Condition::IfAbsent);
+    bench.execute(3, Command::MultiPut { schema: "s".into(), items: vec![item("a"), item("b")] });
+    bench.delete(4, "k");
+    bench.put(5, "later", "1", Condition::None);
+    assert_eq!((bench.answers(), bench.engine.outstanding()), (vec![], 5));
+    bench.sim.run_for(Duration::from_millis(DISK_TIMEOUT_MS - 2 * DISK_WATCH_INTERVAL_MS)).unwrap();
+    assert_eq!(bench.answers(), [], "nobody is given up before the time");
+    bench.out_wait();
+    let given_up =
+        [(1, "outcome_unknown"), (2, "unavailable"), (3, "outcome_unknown,outcome_unknown"), (4, "outcome_unknown")];
+    assert_eq!(bench.answers(), answers(&[&given_up[..], &[(5, "unavailable")]].concat()));
+    assert!(bench.engine.is_stalled() && bench.engine.outstanding() == 0);
+    assert_eq!(known(bench.put(6, "k", "6", Condition::None)), "unavailable", "nothing is begun on such a disk");
+    assert_eq!(known(bench.get(7, "k")), "not_found");
+
+    bench.let_through(Ok(()));
+    assert_eq!(known(bench.get(8, "k")), "document 1 1", "what landed late is shown");
+    assert!(!bench.engine.is_stalled());
+    assert_eq!(known(bench.put(9, "other", "9", Condition::None)), "later");
+    bench.let_through(Ok(()));
+    assert_eq!((known(bench.get(10, "a")), known(bench.get(11, "k"))), ("document 2 1".into(), "not_found".into()));
+    bench.let_through(Ok(()));
+    assert_eq!(bench.answers(), answers(&[(9, "written 5 true")]), "nobody is answered twice");
+    assert_eq!(known(bench.get(12, "later")), "not_found", "what was refused was never done");
+    assert_eq!(bench.engine.outstanding(), 0);
+}
+
+#[test]
+fn each_write_waits_its_own_time_and_a_failure_after_it_is_not_told_again() {
+    let bench = Bench::new(100);
+    bench.put(1, "k", "1", Condition::None);
+    bench.sim.run_for(Duration::from_millis(DISK_TIMEOUT_MS / 2)).unwrap();
+    bench.put(2, "k", "2", Condition::None);
+    bench.sim.run_for(Duration::from_millis(DISK_TIMEOUT_MS / 2 + 2 * DISK_WATCH_INTERVAL_MS)).unwrap();
+    assert_eq!((bench.answers(), bench.engine.outstanding()), (answers(&[(1, "outcome_unknown")]), 1));
+    bench.let_through(Err(CommitError::OutcomeUnknown { reason: "EIO".into() }));
+    assert_eq!(bench.answers(), answers(&[(2, "unavailable")]));
+    assert_eq!(bench.engine.outstanding(), 0);
+}
+
+#[test]
+fn a_read_that_takes_too_long_is_answered_and_dropped_when_it_comes() {
+    let bench = Bench::new(100);
+    bench.put(1, "k", "1", Condition::None);
+    bench.let_through(Ok(()));
+    bench.answers();
+    bench.engine.clear_cache();
+    bench.engine.storage.reads_hang.set(true);
+    assert_eq!(known(bench.get(2, "k")), "later");
+    let keys = vec!["k".into(), "none".into()];
+    assert!(bench.execute(3, Command::MultiGet { schema: "s".into(), keys }).is_none());
+    bench.out_wait();
+    assert_eq!(bench.answers(), answers(&[(2, "unavailable"), (3, "unavailable")]));
+    assert_eq!(bench.engine.outstanding(), 0);
+    bench.engine.storage.reads_hang.set(false);
+    for _ in 0..2 {
+        bench.engine.storage.read_gate.raise();
+        bench.settle();
+    }
+    assert_eq!(bench.answers(), []);
+    assert_eq!(known(bench.get(4, "k")), "document 1 1");
+}
+
+#[test]
+fn at_the_end_everybody_is_answered_and_nothing_more_begun() {
+    let bench = Bench::new(1);
+    bench.put(1, "a", "1", Condition::None);
+    bench.let_through(Ok(()));
+    bench.engine.clear_cache();
+    bench.engine.storage.reads_hang.set(true);
+    bench.put(2, "b", "1", Condition::None);
+    bench.put(3, "c", "1", Condition::None);
+    bench.put(4, "d", "1", Condition::None);
+    bench.get(5, "a");
+    bench.answers();
+    bench.engine.give_up();
+    bench.settle();
+    let told = [(2, "outcome_unknown"), (3, "outcome_unknown"), (4, "unavailable"), (5, "unavailable")];
+    assert_eq!(bench.answers(), answers(&told));
+    assert_eq!(bench.engine.outstanding(), 0);
+    for outcome in [bench.put(6, "e", "1", Condition::None), bench.get(7, "a")] {
+        let Some(Outcome::Failed(failure)) = outcome else { panic!("refused at once") };
+        assert_eq!(failure.code, ErrorCode::Unavailable);
+        assert!(failure.message.contains("shutting down"), "{}", failure.message);
+    }
+    bench.let_through(Ok(()));
+    bench.let_through(Ok(()));
+    assert_eq!(bench.answers(), [], "what lands after the end is not told again");
 }
 
 #[test]

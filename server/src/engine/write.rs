@@ -1,6 +1,6 @@
 //! Puts and deletions: judged against the newest accepted version, sealed into the open batch, answered by its commit.
 
-use super::pending::{Applied, Effect, Newest, judge};
+use super::pending::{Applied, Effect, Newest, Queued, judge};
 use super::{Engine, not_found};
 use crate::command::{Command, Condition, Document, EntityRef, ErrorCode, Failure, Outcome, PutItem, Ticket};
 use crate::limits::PENDING_BYTES_MAX;
@@ -21,6 +21,9 @@ pub(super) enum Tried {
 
 impl<P: Platform, S: Storage> Engine<P, S> {
     pub(super) fn write(self: &Rc<Self>, command: Command<'_>, ticket: Ticket) -> Option<Outcome> {
+        if let Some(failure) = self.refuses_write() {
+            return Some(failure.into());
+        }
         if self.backlog.borrow().is_empty() {
             match self.try_write(&command, ticket) {
                 Tried::Accepted => return None,
@@ -29,18 +32,18 @@ impl<P: Platform, S: Storage> Engine<P, S> {
             }
         }
         // Behind others that wait for room, so that writes keep their order.
-        let queued = self.backlog.borrow_mut().push(command.into_owned(), ticket, PENDING_BYTES_MAX);
-        queued.err().map(Outcome::Failed)
+        let queued = Queued { command: command.into_owned(), ticket, since: self.tick.get() };
+        self.backlog.borrow_mut().push(queued, PENDING_BYTES_MAX).err().map(Outcome::Failed)
     }
 
     /// Tries queued writes again, oldest first, until one finds no room.
     pub(super) fn drain_backlog(self: &Rc<Self>) {
         loop {
-            let Some((command, ticket)) = self.backlog.borrow_mut().pop() else { return };
-            match self.try_write(&command, ticket) {
+            let Some(queued) = self.backlog.borrow_mut().pop() else { return };
+            match self.try_write(&queued.command, queued.ticket) {
                 Tried::Accepted => {}
-                Tried::Known(outcome) => self.deliver(ticket, outcome),
-                Tried::NoRoom => return self.backlog.borrow_mut().push_front(command, ticket),
+                Tried::Known(outcome) => self.deliver(queued.ticket, outcome),
+                Tried::NoRoom => return self.backlog.borrow_mut().push_front(queued),
             }
         }
     }
@@ -86,7 +89,7 @@ impl<P: Platform, S: Storage> Engine<P, S> {
         let applied = Applied { hash, document, version, created, deleted: body.is_none() };
         let mut writes = self.writes.borrow_mut();
         writes.note(&applied);
-        writes.wait(ticket, Effect::One(applied));
+        writes.wait(ticket, self.tick.get(), Effect::One(applied));
         drop(writes);
         self.batch_opened.raise();
         Tried::Accepted
@@ -121,7 +124,7 @@ impl<P: Platform, S: Storage> Engine<P, S> {
             }
         };
         self.return_versions_scratch(versions);
-        self.writes.borrow_mut().wait(ticket, Effect::Many(results));
+        self.writes.borrow_mut().wait(ticket, self.tick.get(), Effect::Many(results));
         self.batch_opened.raise();
         Tried::Accepted
     }
@@ -163,7 +166,7 @@ impl<P: Platform, S: Storage> Engine<P, S> {
             None => Tried::Known(outcome),
             Some(_) if is_on(Sabotage::AnswerBeforeDurable) => Tried::Known(outcome),
             Some(batch) => {
-                self.writes.borrow_mut().wait_for(batch, ticket, outcome);
+                self.writes.borrow_mut().wait_for(batch, ticket, self.tick.get(), outcome);
                 Tried::Accepted
             }
         }

@@ -21,6 +21,7 @@ pub mod production;
 pub mod publish;
 mod ring;
 pub mod ring_disk;
+pub mod roster;
 pub mod shard;
 pub mod signal;
 pub mod sim;

@@ -3,6 +3,7 @@
 use super::StartError;
 use super::prepare::{on_a_shard, parse_key_id, root_key};
 use crate::config::SecretSource;
+use crate::crypto::root_key::RootKeyId;
 use crate::exit::ExitStatus;
 use crate::metrics::Metrics;
 use crate::routing::Topology;
@@ -10,7 +11,7 @@ use crate::runtime::placement::Placement;
 use crate::runtime::platform::{Disk, Platform};
 use crate::schema::Templates;
 use crate::storage::log::{LogIdentity, LogOptions, LogSizes, ShardCheck, check_shard};
-use crate::storage::store::{self, DirectoryLock, VerifiedStore};
+use crate::storage::store::{self, DirectoryLock, Layout, RootKeyInput, StoreError, VerifiedStore};
 use std::path::Path;
 
 /// What a check found.
@@ -44,11 +45,21 @@ pub(super) fn check(
     let expected = key_id.map(parse_key_id).transpose()?;
     let placement = Placement::detect().map_err(|error| StartError::new(ExitStatus::Failure, error.to_string()))?;
     let mut report = on_a_shard(&placement, move |platform| async move {
-        let store = store::verify(&platform, &lock, root_key, expected).await?;
-        Ok(check_store(platform, store).await)
+        Ok(check_in(platform, lock.layout(), root_key, expected).await?)
     })?;
     report.remarks.splice(0..0, remarks.drain(..));
     Ok(report)
+}
+
+/// The same, of a directory that nobody else uses, on any machine.
+pub async fn check_in<P: Platform>(
+    platform: P,
+    layout: &Layout,
+    root_key: RootKeyInput,
+    expected: Option<RootKeyId>,
+) -> Result<CheckReport, StoreError> {
+    let store = store::verify(&platform, layout, root_key, expected).await?;
+    Ok(check_store(platform, store).await)
 }
 
 async fn check_store<P: Platform>(platform: P, store: VerifiedStore) -> CheckReport {

@@ -28,14 +28,14 @@ use crate::runtime::preflight::{self, PreflightError};
 use crate::runtime::shard::ShardThreads;
 use crate::storage::store::{DirectoryLock, StoreError, restrict_file_modes};
 use admin_key::AdminKey;
-pub use check::CheckReport;
+pub use check::{CheckReport, check_in};
 use plan::{EVERYBODY, FIRST_SHARD, NOBODY, Notice, Plan, ShardReport};
 use prepare::Prepared;
 use signals::StopSignal;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -107,6 +107,11 @@ pub fn serve(config: Config) -> Result<(), StartError> {
     let outcome = run(&config, &plan, &prepared, &admin_key, &notices, &stop);
     if outcome.is_err() {
         plan.board.begin_drain();
+    }
+    if plan.is_abandoned() {
+        // What a disk has not answered ends with the process, and so does the lock on the directory.
+        std::mem::forget(lock);
+        return outcome;
     }
     let ended = threads.join().map_err(|error| StartError::new(ExitStatus::Failure, error.to_string()));
     drop(lock);
@@ -260,6 +265,7 @@ fn make_plan(
         wire_shard_base_port: config.wire_shard_base_port,
         notices: Mutex::new(notify),
         shards_allowed_to_listen: AtomicU8::new(NOBODY),
+        abandoned: AtomicBool::new(false),
     }
 }
 
@@ -327,9 +333,12 @@ impl Progress<'_> {
     fn finish(mut self, shards: usize) -> Result<(), StartError> {
         tracing::info!("stopping: finishing what was accepted; a second signal stops at once");
         self.plan.board.begin_drain();
+        let mut outcome = Ok(());
         while self.stopped < shards {
-            self.step()?;
+            // Who fails does not keep the others from their end.
+            outcome = outcome.and(self.step());
         }
+        outcome?;
         tracing::info!("stopped; the log is sealed");
         Ok(())
     }
@@ -342,10 +351,21 @@ impl Progress<'_> {
                 self.plan.set_addresses(http, wire);
             }
             Ok(Notice::Shard(ShardReport::Stopped)) => self.stopped += 1,
-            Ok(Notice::Shard(ShardReport::Failed { status, message })) => return Err(StartError::new(status, message)),
+            Ok(Notice::Shard(ShardReport::Failed { status, message })) => {
+                self.stopped += 1;
+                return Err(StartError::new(status, message));
+            }
+            Ok(Notice::Shard(ShardReport::Abandoned { message })) => {
+                self.stopped += 1;
+                self.plan.abandon();
+                return Err(StartError::new(ExitStatus::Failure, message));
+            }
             // Whoever waits for something looks at the signal itself.
             Ok(Notice::Stop) => {}
-            Err(_) => return Err(StartError::new(ExitStatus::Failure, "every shard is gone: see the log")),
+            Err(_) => {
+                self.stopped = self.plan.shard_directories.len();
+                return Err(StartError::new(ExitStatus::Failure, "every shard is gone: see the log"));
+            }
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::schema::Templates;
 use crate::storage::store::Store;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -29,6 +29,11 @@ pub(super) enum ShardReport {
     },
     /// It ended as asked.
     Stopped,
+    /// It ended but for its disk, which does not answer: its thread cannot be waited for.
+    Abandoned {
+        /// One sentence.
+        message: String,
+    },
     /// It could not start or did not end well.
     Failed {
         /// How the process is to end.
@@ -75,6 +80,7 @@ pub(super) struct Plan {
     pub(super) wire_shard_base_port: u16,
     pub(super) notices: Mutex<Sender<Notice>>,
     pub(super) shards_allowed_to_listen: AtomicU8,
+    pub(super) abandoned: AtomicBool,
 }
 
 /// Who may bind its listeners.
@@ -98,6 +104,16 @@ impl Plan {
 
     pub(super) fn allow_to_listen(&self, who: u8) {
         self.shards_allowed_to_listen.store(who, Ordering::Release);
+    }
+
+    /// A shard's thread is not waited for.
+    pub(super) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+    }
+
+    /// Whether there is such a shard.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Acquire)
     }
 
     /// Where HTTP and the wire protocol listen.

@@ -8,7 +8,7 @@ use crate::exit::ExitStatus;
 use crate::gateway::dispatch::{Delivery, Dispatch, Parts};
 use crate::gateway::service::{HTTP_LISTENER, ShardService, WIRE_LISTENER, WIRE_SHARD_LISTENER, WIRE_SOCKET_LISTENER};
 use crate::gateway::wire::WireIdentity;
-use crate::limits::DRAIN_TIMEOUT_MS;
+use crate::limits::{DISK_TIMEOUT_MS, DRAIN_TIMEOUT_MS, SEAL_TIMEOUT_MS};
 use crate::runtime::doorbell::ShardDoorbell;
 use crate::runtime::net::{ListenAddress, Net};
 use crate::runtime::platform::{Clock, Platform};
@@ -40,7 +40,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Runs to the end of the process's life. Errors reach the main thread through the plan's reports.
 pub(super) async fn run(plan: Arc<Plan>, context: ShardContext) {
     let report = match serve(&plan, context).await {
-        Ok(()) => ShardReport::Stopped,
+        Ok(ended) => ended,
         Err((status, message)) => {
             // The others need not wait for it when they drain.
             plan.board.shard_is_quiet();
@@ -50,7 +50,7 @@ pub(super) async fn run(plan: Arc<Plan>, context: ShardContext) {
     plan.report(report);
 }
 
-async fn serve(plan: &Arc<Plan>, context: ShardContext) -> Result<(), Failed> {
+async fn serve(plan: &Arc<Plan>, context: ShardContext) -> Result<ShardReport, Failed> {
     let ShardContext { index, platform, net, doorbell, .. } = context;
     let storage = open_log(plan, index, &platform).await?;
     let dispatch = join(plan, index, &platform, doorbell, storage.clone());
@@ -61,7 +61,7 @@ async fn serve(plan: &Arc<Plan>, context: ShardContext) -> Result<(), Failed> {
     plan.report(ShardReport::Opened);
     while !plan.may_listen(index) {
         if plan.board.is_draining() {
-            return storage.shutdown().await.map_err(|error| (ExitStatus::Failure, error.to_string()));
+            return seal(index, &platform, &storage, Duration::from_millis(SEAL_TIMEOUT_MS)).await;
         }
         platform.clock().sleep(Duration::from_millis(1)).await;
     }
@@ -75,13 +75,32 @@ async fn serve(plan: &Arc<Plan>, context: ShardContext) -> Result<(), Failed> {
     report_health(plan, index, &dispatch, &mut known);
     plan.report(ShardReport::Listening { http: bound.http, wire: bound.wire });
     keep_house(plan, index, &platform, &dispatch, known).await;
-    drain(plan, index, &platform, &net, &dispatch, &service).await;
-    let sealed = storage.shutdown().await;
+    let all_done = drain(plan, index, &platform, &net, &dispatch, &service).await;
+    let patience = if all_done { Duration::from_millis(SEAL_TIMEOUT_MS) } else { FAREWELL };
+    let sealed = seal(index, &platform, &storage, patience).await;
     farewell(&platform, &net).await;
-    sealed.map_err(|error| {
-        let message = format!("shard {index} did not seal its log ({error}); nothing acknowledged is lost");
-        (ExitStatus::Failure, message)
-    })
+    sealed
+}
+
+/// Ends the log, unless the disk takes longer than anybody should wait for a stop.
+async fn seal(
+    index: usize,
+    platform: &Production,
+    storage: &Rc<LogStorage<Production>>,
+    patience: Duration,
+) -> Result<ShardReport, Failed> {
+    let unsealed =
+        |reason: &str| format!("shard {index} did not seal its log ({reason}); nothing acknowledged is lost");
+    let in_time = async { Some(storage.shutdown().await) };
+    let too_late = async {
+        platform.clock().sleep(patience).await;
+        None
+    };
+    match or(in_time, too_late).await {
+        Some(Ok(())) => Ok(ShardReport::Stopped),
+        Some(Err(error)) => Err((ExitStatus::Failure, unsealed(&error.to_string()))),
+        None => Ok(ShardReport::Abandoned { message: unsealed("the disk does not answer") }),
+    }
 }
 
 async fn open_log(plan: &Plan, index: usize, platform: &Production) -> Result<Rc<LogStorage<Production>>, Failed> {
@@ -194,8 +213,23 @@ fn listen(plan: &Plan, index: usize, net: &Net) -> io::Result<Bound> {
     Ok(Bound { http, wire, shard })
 }
 
-/// Until a stop is asked for: gauges, health, templates, and data keys that can go.
+/// Until a stop is asked for: gauges and health, and on the first shard what is done to files. These may lie on a disk
+/// that does not answer: neither health nor the stop waits for them.
 async fn keep_house(
+    plan: &Plan,
+    index: usize,
+    platform: &Production,
+    dispatch: &Rc<ShardDispatch>,
+    known: Vec<String>,
+) {
+    let watched = watch_health(plan, index, platform, dispatch, known);
+    match index {
+        0 => or(watched, keep_files(plan, platform, dispatch)).await,
+        _ => watched.await,
+    }
+}
+
+async fn watch_health(
     plan: &Plan,
     index: usize,
     platform: &Production,
@@ -203,23 +237,26 @@ async fn keep_house(
     mut known: Vec<String>,
 ) {
     let (mut ticks, mut took_writes) = (0u64, true);
-    let mut templates_readable = true;
     while !plan.board.is_draining() {
-        let round_is_due = ticks.is_multiple_of(TICKS_PER_ROUND);
-        if index == 0 && round_is_due {
-            look_over_templates(plan, platform, &mut templates_readable).await;
-            if (ticks / TICKS_PER_ROUND) % ROUNDS_PER_KEY_CHECK == ROUNDS_PER_KEY_CHECK - 1 {
-                // A peer that is gone would never answer: a drain ends the wait.
-                or(dispatch.drop_unused_keys(), drain_begun(plan, platform)).await;
-            }
-        }
         let takes_writes = dispatch.engine().storage().takes_writes();
         let changed = std::mem::replace(&mut took_writes, takes_writes) != takes_writes;
-        if changed || round_is_due {
+        if changed || ticks.is_multiple_of(TICKS_PER_ROUND) {
             report_health(plan, index, dispatch, &mut known);
         }
         ticks += 1;
         platform.clock().sleep(TICK).await;
+    }
+}
+
+/// Templates, and data keys that can go. Never ends.
+async fn keep_files(plan: &Plan, platform: &Production, dispatch: &Rc<ShardDispatch>) {
+    let mut templates_readable = true;
+    for round in 1u64.. {
+        look_over_templates(plan, platform, &mut templates_readable).await;
+        if round.is_multiple_of(ROUNDS_PER_KEY_CHECK) {
+            dispatch.drop_unused_keys().await;
+        }
+        platform.clock().sleep(TICK * TICKS_PER_ROUND as u32).await;
     }
 }
 
@@ -248,12 +285,6 @@ async fn look_over_templates(plan: &Plan, platform: &Production, readable: &mut 
     }
 }
 
-async fn drain_begun(plan: &Plan, platform: &Production) {
-    while !plan.board.is_draining() {
-        platform.clock().sleep(TICK).await;
-    }
-}
-
 /// Tells the board what is wrong, and the log what has become wrong or right since the last time.
 fn report_health(plan: &Plan, index: usize, dispatch: &ShardDispatch, known: &mut Vec<String>) {
     dispatch.keep_house();
@@ -261,6 +292,10 @@ fn report_health(plan: &Plan, index: usize, dispatch: &ShardDispatch, known: &mu
     let status = dispatch.engine().storage().status();
     if let Some(reason) = status.refuses_writes {
         problems.push(format!("shard {index} refuses writes: {reason}"));
+    }
+    if dispatch.engine().is_stalled() {
+        let waited_s = DISK_TIMEOUT_MS / 1000;
+        problems.push(format!("shard {index} refuses writes: its disk has not answered one for {waited_s} s"));
     }
     if index == 0 {
         let damaged = plan.templates.damaged().into_iter();
@@ -277,7 +312,8 @@ fn report_health(plan: &Plan, index: usize, dispatch: &ShardDispatch, known: &mu
     plan.board.alert(index, status.damage);
 }
 
-/// Finishes what was accepted. Peers may still ask until every shard is quiet.
+/// Finishes what was accepted; `false` when that could not be waited for. Peers may still ask until every shard is
+/// quiet.
 async fn drain(
     plan: &Plan,
     index: usize,
@@ -285,7 +321,7 @@ async fn drain(
     net: &Net,
     dispatch: &Rc<ShardDispatch>,
     service: &Rc<Running>,
-) {
+) -> bool {
     net.stop_listening();
     let deadline_ns = platform.clock().now_ns() + DRAIN_TIMEOUT_MS * 1_000_000;
     let in_time = || platform.clock().now_ns() < deadline_ns;
@@ -295,12 +331,14 @@ async fn drain(
     }
     let left = dispatch.outstanding();
     if left > 0 {
-        tracing::warn!("shard {index} stops with {left} requests unanswered: their outcome is unknown to the callers");
+        tracing::warn!("shard {index} stops before {left} requests were carried out: their callers are told so");
+        dispatch.give_up().await;
     }
     plan.board.shard_is_quiet();
     while !plan.board.all_quiet() && in_time() {
         platform.clock().sleep(Duration::from_millis(1)).await;
     }
+    left == 0 && !dispatch.engine().is_stalled()
 }
 
 /// Lets the last replies leave.

@@ -19,7 +19,7 @@ mod test_platform;
 #[cfg(test)]
 mod tests;
 
-pub use check::{VerifiedStore, verify, verify_in};
+pub use check::{VerifiedStore, verify};
 pub use descriptor::STORE_FORMAT_VERSION;
 pub use error::StoreError;
 pub use layout::Layout;

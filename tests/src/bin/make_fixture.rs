@@ -15,7 +15,17 @@ fn main() -> anyhow::Result<()> {
     ensure!(!directory.exists(), "{} is there already: it stays as it is", directory.display());
     let mut documents = Documents::new();
     // Two lives: the second finds a checkpoint, compacted segments and two data keys, and adds a third.
-    let first = Life { seed: 4, shards: 2, documents: 20, document_bytes: 1500, rounds: 4, rotates: true };
+    let first = Life {
+        seed: 4,
+        shards: 2,
+        documents: 20,
+        document_bytes: 1500,
+        rounds: 4,
+        rotates: true,
+        frame_records: 1,
+        kept: 0,
+        rotates_at_end: false,
+    };
     let second = Life { seed: 5, documents: 12, document_bytes: 200, rounds: 2, ..first };
     let disk = live(second, live(first, DiskImage::default(), &mut documents), &mut documents);
     ensure!(open_and_read(&disk).map_err(anyhow::Error::msg)? == documents, "the store holds what was written");

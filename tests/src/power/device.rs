@@ -1,7 +1,7 @@
 //! A disk with a volatile cache: what was written is read back at once, but survives a power cut only if a flush came
 //! after it. Of the rest any part survives, in sectors of 512 bytes.
 //!
-//! It can also fail: refuse reads, writes or flushes with an I/O error, lose its power at the n-th write or flush from
+//! It can also fail: refuse reads, writes or flushes with an I/O error, answer nothing more, lose its power at the n-th write or flush from
 //! now, or, to prove that a test would see it, acknowledge flushes that it does not carry out.
 
 use crate::recorded_crowd::Dice;
@@ -9,7 +9,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, MutexGuard};
 
 /// What a power cut leaves whole.
 pub const SECTOR_BYTES: usize = 512;
@@ -25,6 +25,8 @@ pub struct Faults {
     pub flushes_fail: bool,
     /// Flushes are acknowledged without anything becoming durable.
     pub flushes_lie: bool,
+    /// Writes and flushes are not answered until this is over; with them everything that comes after.
+    pub writes_hang: bool,
 }
 
 /// How much of what was not flushed survives a power cut.
@@ -53,6 +55,8 @@ pub struct Counts {
 pub struct Device {
     size_bytes: u64,
     state: Mutex<State>,
+    /// Faults or power have changed.
+    changed: Condvar,
 }
 
 struct State {
@@ -89,7 +93,7 @@ impl Device {
             connection: 0,
             counts: Counts::default(),
         };
-        Ok(Self { size_bytes, state: Mutex::new(state) })
+        Ok(Self { size_bytes, state: Mutex::new(state), changed: Condvar::new() })
     }
 
     /// Its size.
@@ -100,11 +104,13 @@ impl Device {
     /// From now on it does these things wrong, and no others.
     pub fn set_faults(&self, faults: Faults) {
         self.state().faults = faults;
+        self.changed.notify_all();
     }
 
     /// Loses its power now.
     pub fn cut(&self) {
         self.state().has_power = false;
+        self.changed.notify_all();
     }
 
     /// Loses its power when it has carried out so many more writes and flushes.
@@ -172,7 +178,7 @@ impl Device {
     }
 
     pub(super) fn write(&self, connection: u64, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.state_when_it_answers();
         state.count_down();
         let fails = state.faults.writes_fail;
         state.admit(connection, fails)?;
@@ -183,7 +189,7 @@ impl Device {
     }
 
     pub(super) fn flush(&self, connection: u64) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.state_when_it_answers();
         state.count_down();
         let fails = state.faults.flushes_fail;
         state.admit(connection, fails)?;
@@ -194,6 +200,11 @@ impl Device {
             }
         }
         Ok(())
+    }
+
+    fn state_when_it_answers(&self) -> MutexGuard<'_, State> {
+        let hangs = |state: &mut State| state.faults.writes_hang && state.has_power;
+        self.changed.wait_while(self.state(), hangs).expect("nothing panics while it holds the disk")
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -7,6 +7,7 @@
 
 mod admin;
 mod delivery;
+mod ending;
 mod scatter;
 #[cfg(test)]
 mod tests;
@@ -26,9 +27,11 @@ use crate::mailbox::{Answer, Errand};
 use crate::metrics::Metrics;
 use crate::routing::Topology;
 use crate::runtime::platform::{Doorbell, Platform, Spawn, TaskClass};
+use crate::runtime::roster::Roster;
 use crate::sabotage::{Sabotage, is_on};
 use crate::schema::{CheckError, ShardTemplates, Templates};
 use crate::storage::Storage;
+use ending::Answering;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -75,14 +78,14 @@ pub struct Dispatch<P: Platform, S: Storage, B: Doorbell> {
     parts: Parts<P, S, B>,
     checker: RefCell<ShardTemplates>,
     rotating: Cell<bool>,
-    tasks_running: Cell<usize>,
+    answering: RefCell<Roster<Answering>>,
 }
 
 impl<P: Platform, S: Storage, B: Doorbell> Dispatch<P, S, B> {
     /// Joins the parts.
     pub fn new(parts: Parts<P, S, B>) -> Rc<Self> {
         let checker = RefCell::new(ShardTemplates::new(parts.templates.clone()));
-        Rc::new(Self { parts, checker, rotating: Cell::new(false), tasks_running: Cell::new(0) })
+        Rc::new(Self { parts, checker, rotating: Cell::new(false), answering: RefCell::default() })
     }
 
     /// Once a turn: errands of other shards, and their answers to this one's. `true` when more waits already.
@@ -118,7 +121,7 @@ impl<P: Platform, S: Storage, B: Doorbell> Dispatch<P, S, B> {
 
     /// Requests that are not answered yet, of whatever kind. A draining shard waits until there are none.
     pub fn outstanding(&self) -> usize {
-        self.parts.engine.outstanding() + self.parts.delivery.mailbox.outstanding() + self.tasks_running.get()
+        self.parts.engine.outstanding() + self.parts.delivery.mailbox.outstanding() + self.answering.borrow().waiting()
     }
 
     /// The ways out of this shard.
@@ -133,9 +136,7 @@ impl<P: Platform, S: Storage, B: Doorbell> Dispatch<P, S, B> {
 
     fn submit(self: &Rc<Self>, principal: &Principal, command: Command<'_>, ticket: Ticket) -> Option<Outcome> {
         if self.parts.board.is_draining() {
-            return Some(
-                Failure::new(ErrorCode::Unavailable, "the server is shutting down: retry elsewhere or later").into(),
-            );
+            return Some(Failure::shutting_down().into());
         }
         match self.judge_caught(principal, &command) {
             Judged::Refused(failure) => Some(failure.into()),
@@ -222,8 +223,8 @@ impl<P: Platform, S: Storage, B: Doorbell> Dispatch<P, S, B> {
     }
 
     fn load_then_submit(self: &Rc<Self>, principal: Principal, command: Command<'static>, ticket: Ticket) {
-        let this = self.clone();
-        self.spawn_counted(async move {
+        let (this, task) = (self.clone(), self.will_answer(ticket, false));
+        self.spawn(async move {
             let mut judged = Judged::NeedsTemplate;
             // A template that changes all the time is not waited for for ever.
             for _ in 0..TEMPLATE_LOADS_MAX {
@@ -235,6 +236,7 @@ impl<P: Platform, S: Storage, B: Doorbell> Dispatch<P, S, B> {
                     break;
                 }
             }
+            let Some(ticket) = this.ticket_of(task) else { return };
             let outcome = match judged {
                 Judged::Fine => this.route(command, ticket),
                 Judged::Refused(failure) => Some(failure.into()),
@@ -265,10 +267,12 @@ impl<P: Platform, S: Storage, B: Doorbell> Dispatch<P, S, B> {
                 self.parts.delivery.deliver_answer(ticket, Answer::Done);
             }
             Errand::AdoptKeyring(keyring) => {
-                let this = self.clone();
-                self.spawn_counted(async move {
+                let (this, task) = (self.clone(), self.will_answer(ticket, true));
+                self.spawn(async move {
                     let answer = this.adopt_keyring(keyring).await;
-                    this.parts.delivery.deliver_answer(ticket, answer);
+                    if let Some(ticket) = this.ticket_of(task) {
+                        this.parts.delivery.deliver_answer(ticket, answer);
+                    }
                 });
             }
             Errand::KeyIdsInUse => {
@@ -279,8 +283,8 @@ impl<P: Platform, S: Storage, B: Doorbell> Dispatch<P, S, B> {
     }
 
     fn answer_by_task(self: &Rc<Self>, command: Command<'static>, ticket: Ticket) {
-        let this = self.clone();
-        self.spawn_counted(async move {
+        let (this, task) = (self.clone(), self.will_answer(ticket, command.changes()));
+        self.spawn(async move {
             let outcome = match command {
                 Command::MultiGet { schema, keys } => this.multi_get(schema, keys).await,
                 Command::MultiPut { schema, items } => this.multi_put(schema, items).await,
@@ -290,7 +294,9 @@ impl<P: Platform, S: Storage, B: Doorbell> Dispatch<P, S, B> {
                 Command::Schemas => this.schemas().await,
                 command => this.administer(command).await,
             };
-            this.parts.delivery.deliver(ticket, outcome);
+            if let Some(ticket) = this.ticket_of(task) {
+                this.parts.delivery.deliver(ticket, outcome);
+            }
         });
     }
 
@@ -319,13 +325,8 @@ impl<P: Platform, S: Storage, B: Doorbell> Dispatch<P, S, B> {
         self.parts.delivery.tasks.wait(slot).await
     }
 
-    fn spawn_counted(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
-        let this = self.clone();
-        self.tasks_running.set(self.tasks_running.get() + 1);
-        self.parts.platform.spawn().spawn(TaskClass::Foreground, async move {
-            task.await;
-            this.tasks_running.set(this.tasks_running.get() - 1);
-        });
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.parts.platform.spawn().spawn(TaskClass::Foreground, task);
     }
 }
 

@@ -1,9 +1,9 @@
 //! Commands on several keys: cut by owner, carried out there at the same time, put together in the order asked.
 
-use super::Dispatch;
-use crate::command::{Command, ErrorCode, Failure, Outcome, Page, PageEntry, PutItem};
+use super::{Delivery, Dispatch};
+use crate::command::{Command, ErrorCode, Failure, Outcome, Page, PageEntry, PutItem, Ticket};
 use crate::limits::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
-use crate::mailbox::{Answer, Errand};
+use crate::mailbox::Errand;
 use crate::runtime::platform::{Doorbell, Platform};
 use crate::sabotage::{Sabotage, is_on};
 use crate::storage::Storage;
@@ -142,32 +142,33 @@ impl<P: Platform, S: Storage, B: Doorbell> Dispatch<P, S, B> {
     async fn on_shards(self: &Rc<Self>, commands: Vec<(usize, Command<'static>)>) -> Vec<Outcome> {
         enum Asked {
             Slot(u32),
-            Refused(Failure),
-            Here(Command<'static>),
+            Known(Outcome),
         }
-        let tasks = &self.parts.delivery.tasks;
+        let Delivery { tasks, mailbox, .. } = &*self.parts.delivery;
         let mut asked = Vec::with_capacity(commands.len());
+        let mut here = None;
         for (shard, command) in commands {
-            if shard == self.parts.shard {
-                asked.push(Asked::Here(command));
-                continue;
-            }
             let slot = tasks.reserve();
-            let ticket = crate::command::Ticket::Task { slot };
-            asked.push(match self.parts.delivery.mailbox.request(shard, Errand::Execute(command), ticket) {
-                Ok(()) => Asked::Slot(slot),
-                Err(failure) => {
-                    tasks.cancel(slot);
-                    Asked::Refused(failure)
-                }
-            });
+            asked.push(Asked::Slot(slot));
+            let position = asked.len() - 1;
+            if shard == self.parts.shard {
+                here = Some((position, slot, command));
+            } else if let Err(failure) = mailbox.request(shard, Errand::Execute(command), Ticket::Task { slot }) {
+                tasks.cancel(slot);
+                asked[position] = Asked::Known(failure.into());
+            }
+        }
+        if let Some((position, slot, command)) = here
+            && let Some(outcome) = self.parts.engine.execute(command, Ticket::Task { slot })
+        {
+            tasks.cancel(slot);
+            asked[position] = Asked::Known(outcome);
         }
         let mut outcomes = Vec::with_capacity(asked.len());
         for one in asked {
             outcomes.push(match one {
-                Asked::Slot(slot) => Answer::into_outcome(tasks.wait(slot).await),
-                Asked::Refused(failure) => failure.into(),
-                Asked::Here(command) => self.execute_on(self.parts.shard, command).await,
+                Asked::Slot(slot) => tasks.wait(slot).await.into_outcome(),
+                Asked::Known(outcome) => outcome,
             });
         }
         outcomes

@@ -4,12 +4,14 @@ use super::*;
 use crate::cache::CacheOptions;
 use crate::command::{Condition, PutItem, Version};
 use crate::crypto::keyring::Keyring;
-use crate::limits::MAILBOX_CREDITS;
+use crate::limits::{DISK_TIMEOUT_MS, DISK_WATCH_INTERVAL_MS, MAILBOX_CREDITS};
 use crate::mailbox::Mailboxes;
-use crate::runtime::sim::{Sim, SimDoorbell, SimPlatform};
+use crate::runtime::platform::Clock;
+use crate::runtime::sim::{Effect, Fault, Operation, Sim, SimDoorbell, SimPlatform};
 use crate::storage::log::{LogIdentity, LogOptions, LogSizes, LogStorage};
 use secrecy::SecretString;
 use std::borrow::Cow;
+use std::time::Duration;
 
 const SHARDS: usize = 3;
 type Shard = Rc<Dispatch<SimPlatform, LogStorage<SimPlatform>, SimDoorbell>>;
@@ -229,6 +231,112 @@ fn more_at_once_than_another_shard_has_room_for_waits_and_is_not_refused() {
     };
     cluster.sim.run_until(all).unwrap();
     assert!(cluster.shards.iter().all(|shard| shard.outstanding() == 0 && shard.waiting_for_room() == 0));
+}
+
+/// A key of each shard, by its owner.
+fn key_of_each(cluster: &Cluster) -> [String; SHARDS] {
+    let owner = |key: &String| cluster.shards[0].parts.topology.owner_of("s", key);
+    std::array::from_fn(|shard| (0..).map(|n| format!("k{n}")).find(|key| owner(key) == shard).unwrap())
+}
+
+/// Every commit of this shard from now on begins and never ends.
+fn hang_commits_of(cluster: &Cluster, shard: usize) {
+    let fault = Fault::next(&[Operation::SyncedWrite], Effect::Hang);
+    cluster.sim.inject(fault.on_path(&format!("/shards/1/{shard}/")).times(u64::MAX));
+}
+
+#[test]
+fn a_disk_that_never_answers_leaves_writes_unknown_and_everything_else_served() {
+    let cluster = Cluster::start(7);
+    let keys = key_of_each(&cluster);
+    for key in &keys {
+        assert!(matches!(cluster.put(0, key, "1"), Outcome::Written { .. }));
+    }
+    hang_commits_of(&cluster, 1);
+    // At home, over the mailbox, and as a part of several.
+    for shard in [1, 0] {
+        let failure = failure_of(cluster.put(shard, &keys[1], "2"));
+        let expected = if shard == 1 { ErrorCode::OutcomeUnknown } else { ErrorCode::Unavailable };
+        assert_eq!(failure.code, expected, "a write behind one that hangs is not begun: {}", failure.message);
+    }
+    let items = keys.iter().map(|key| PutItem { key: key.clone().into(), document: b"3"[..].into() }).collect();
+    let Outcome::WrittenMany(results) = cluster.call(2, Command::MultiPut { schema: "s".into(), items }) else {
+        panic!("one result a key")
+    };
+    let codes: Vec<_> = results.iter().map(|result| result.as_ref().err().map(|failure| failure.code)).collect();
+    assert_eq!(codes, [None, Some(ErrorCode::Unavailable), None]);
+    assert_eq!(cluster.get(0, &keys[1]), Ok("1".into()), "nothing undurable is shown");
+    assert_eq!(cluster.get(1, &keys[0]), Ok("3".into()));
+    assert!(cluster.shards[1].engine().is_stalled() && !cluster.shards[0].engine().is_stalled());
+    assert!(cluster.shards.iter().all(|shard| shard.outstanding() == 0), "credits and places are given back");
+}
+
+#[test]
+fn a_write_over_the_mailbox_that_hangs_is_answered_as_at_home() {
+    let cluster = Cluster::start(8);
+    let keys = key_of_each(&cluster);
+    hang_commits_of(&cluster, 2);
+    let admin = Principal::admin();
+    let put = |shard: usize| {
+        let key = Cow::Owned(keys[2].clone());
+        let put = Command::Put { schema: "s".into(), key, document: b"1"[..].into(), condition: Condition::None };
+        cluster.shards[shard].call(&admin, put)
+    };
+    let waiting = [put(0), put(1), put(2)];
+    let began_ns = cluster.shards[0].parts.platform.clock().now_ns();
+    for outcome in waiting {
+        assert_eq!(failure_of(cluster.sim.run_until(outcome).unwrap()).code, ErrorCode::OutcomeUnknown);
+    }
+    let waited_ms = (cluster.shards[0].parts.platform.clock().now_ns() - began_ns) / 1_000_000;
+    assert!((DISK_TIMEOUT_MS..=DISK_TIMEOUT_MS + 2 * DISK_WATCH_INTERVAL_MS).contains(&waited_ms), "{waited_ms} ms");
+    assert!(cluster.shards.iter().all(|shard| shard.outstanding() == 0));
+}
+
+#[test]
+fn a_stop_answers_everybody_whatever_they_wait_for() {
+    let cluster = Cluster::start(9);
+    let (keys, admin) = (key_of_each(&cluster), Principal::admin());
+    cluster.put(0, &keys[2], "1");
+    cluster.shards[2].engine().clear_cache();
+    hang_commits_of(&cluster, 1);
+    cluster.sim.inject(Fault::next(&[Operation::Read], Effect::Hang).on_path("/shards/1/2/").times(u64::MAX));
+    cluster.sim.inject(Fault::next(&[Operation::Open, Operation::Create], Effect::Hang).on_path("/templates"));
+    let name = |key: &str| Cow::Owned(key.to_owned());
+    let put = |shard: usize| {
+        let (key, document) = (name(&keys[1]), b"1"[..].into());
+        let put = Command::Put { schema: "s".into(), key, document, condition: Condition::None };
+        cluster.shards[shard].call(&admin, put)
+    };
+    let writes = [put(0), put(1)];
+    let items = keys.iter().map(|key| PutItem { key: key.clone().into(), document: b"3"[..].into() }).collect();
+    let several = cluster.shards[2].call(&admin, Command::MultiPut { schema: "s".into(), items });
+    let get = || Command::Get { schema: "s".into(), key: name(&keys[2]) };
+    let reads = [cluster.shards[0].call(&admin, get()), cluster.shards[2].call(&admin, get())];
+    let template = Command::SchemaPut { id: "t".into(), template: b"{}"[..].into() };
+    let template = cluster.shards[1].call(&admin, template);
+    cluster.sim.run_for(Duration::from_secs(1)).unwrap();
+    assert!(cluster.shards.iter().all(|shard| shard.outstanding() > 0), "everybody waits for something");
+
+    cluster.shards[0].parts.board.begin_drain();
+    for shard in &cluster.shards {
+        let shard = shard.clone();
+        let platform = shard.parts.platform.clone();
+        platform.spawn().spawn(TaskClass::Foreground, async move { shard.give_up().await });
+    }
+    for outcome in writes {
+        assert_eq!(failure_of(cluster.sim.run_until(outcome).unwrap()).code, ErrorCode::OutcomeUnknown);
+    }
+    for outcome in reads {
+        let failure = failure_of(cluster.sim.run_until(outcome).unwrap());
+        assert_eq!(failure.code, ErrorCode::Unavailable);
+        assert!(failure.message.contains("shutting down"), "{}", failure.message);
+    }
+    let Outcome::WrittenMany(results) = cluster.sim.run_until(several).unwrap() else { panic!("one result a key") };
+    let codes: Vec<_> = results.iter().map(|result| result.as_ref().err().map(|failure| failure.code)).collect();
+    assert_eq!(codes, [None, Some(ErrorCode::OutcomeUnknown), None], "of each key what became of it");
+    assert_eq!(failure_of(cluster.sim.run_until(template).unwrap()).code, ErrorCode::OutcomeUnknown);
+    cluster.sim.run_for(Duration::from_secs(2)).unwrap();
+    assert!(cluster.shards.iter().all(|shard| shard.outstanding() == 0));
 }
 
 #[test]

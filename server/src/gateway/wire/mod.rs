@@ -204,10 +204,21 @@ impl<A: Api, N: WireOutput, C: Clock> WireGateway<A, N, C> {
         for id in ids {
             self.net.pause(id);
             self.with(id, |connection| {
+                self.answer_held(connection);
                 // A frame that has not arrived whole was never accepted.
                 connection.session.refused = true;
                 self.read(connection, &[]);
             });
+        }
+    }
+
+    /// Whole frames that were held back are told of the stop, as far as the replies have room.
+    fn answer_held(&self, connection: &mut Connection) {
+        let Connection { decoder, session } = connection;
+        while session.principal.is_some() && !session.refused && !self.net.is_full(session.id) {
+            let Ok(Some(frame)) = decoder.next(&mut &[][..], self.frame_bytes_max(session)) else { return };
+            let request_id = decode::decode(frame, self.body_bytes_max).request_id;
+            self.reply(session, request_id, &Failure::shutting_down().into());
         }
     }
 

@@ -1,7 +1,7 @@
 //! What an offline check needs of a store before it looks into the shards. Nothing is written or removed.
 
 use super::open::{Existing, open_existing, survey};
-use super::{DirectoryLock, Layout, RootKeyInput, StoreError};
+use super::{Layout, RootKeyInput, StoreError};
 use crate::crypto::keyring::Keyring;
 use crate::crypto::root_key::RootKeyId;
 use crate::runtime::platform::{Disk, Platform};
@@ -30,18 +30,9 @@ pub struct VerifiedStore {
     pub warnings: Vec<String>,
 }
 
-/// Verifies `keyring.json` with every key in it and `store.json`, under a root key that opens them as a start would.
+/// Verifies `keyring.json` with every key in it and `store.json`, under a root key that opens them as a start would. The
+/// directory must be locked, or nobody else's.
 pub async fn verify<P: Platform>(
-    platform: &P,
-    lock: &DirectoryLock,
-    root_key: RootKeyInput,
-    expected: Option<RootKeyId>,
-) -> Result<VerifiedStore, StoreError> {
-    verify_in(platform, lock.layout(), root_key, expected).await
-}
-
-/// The same, of a directory that nobody else uses.
-pub async fn verify_in<P: Platform>(
     platform: &P,
     layout: &Layout,
     root_key: RootKeyInput,

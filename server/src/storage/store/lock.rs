@@ -58,7 +58,8 @@ impl DirectoryLock {
         self.layout.directory()
     }
 
-    pub(super) fn layout(&self) -> &Layout {
+    /// What lies where in the directory.
+    pub fn layout(&self) -> &Layout {
         &self.layout
     }
 }

@@ -299,7 +299,7 @@ async fn make_master_key<P: Platform>(platform: &P, layout: &Layout) -> Result<C
 fn unprotected(path: &Path) -> String {
     format!(
         "the root key lies beside the data in {}: whoever can read the directory can read everything; \
-         for production keep it elsewhere and give --master-key-file",
+         keep it out of backups of the directory; for production keep it elsewhere and give --master-key-file",
         path.display()
     )
 }
