@@ -301,7 +301,7 @@ fn frames_and_records_swapped_removed_or_repeated_are_refused_or_reported() {
         must_show(what, &change(&disk, path, |bytes| attempt(bytes)), Some(path));
     }
     swap_records("of two frames", &disk, path, (one, 0), (other, 1));
-    // Within a frame nothing but the frame's own tag knows the order and the number of its records.
+    // Records of one frame lie under one key and one header: order and number are known to frame, footer and index.
     let (compacted, moved) = of_kind(COMPACTED_KIND).expect("a compacted segment");
     let crowd = frames(moved)[0];
     assert!(records(moved, crowd).len() > 2);

@@ -10,6 +10,7 @@ use delta_wire::encode::Scratch;
 use delta_wire::{Condition, ErrorCode, Reply, Request};
 use rustix::process::Signal;
 use std::collections::BTreeSet;
+use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{Scope, ScopedJoinHandle};
@@ -140,7 +141,8 @@ fn a_stop_waits_for_a_slow_disk_and_acknowledges_what_it_accepted() {
             let over_http = write_over_both(scope, &server, &mut wire);
             eventually("every write waits for the disk", || waiting_writes(&server) == 2 * AT_ONCE);
             server.signal(Signal::TERM);
-            eventually("the stop has begun", || server.stderr().contains("stopping:"));
+            let is_closed = |address| TcpStream::connect(address).is_err();
+            eventually("every shard has begun to stop", || is_closed(server.rest) && is_closed(server.wire));
             drop(hang);
             for _ in 0..AT_ONCE {
                 assert!(matches!(wire.receive(), Some((_, Reply::Written(_)))));

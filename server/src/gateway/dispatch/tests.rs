@@ -323,6 +323,8 @@ fn a_stop_answers_everybody_whatever_they_wait_for() {
         let platform = shard.parts.platform.clone();
         platform.spawn().spawn(TaskClass::Foreground, async move { shard.give_up().await });
     }
+    cluster.sim.run_for(Duration::from_secs(2)).unwrap();
+    assert!(cluster.shards.iter().all(|shard| shard.outstanding() == 0), "nobody waits any longer");
     for outcome in writes {
         assert_eq!(failure_of(cluster.sim.run_until(outcome).unwrap()).code, ErrorCode::OutcomeUnknown);
     }
@@ -335,8 +337,6 @@ fn a_stop_answers_everybody_whatever_they_wait_for() {
     let codes: Vec<_> = results.iter().map(|result| result.as_ref().err().map(|failure| failure.code)).collect();
     assert_eq!(codes, [None, Some(ErrorCode::OutcomeUnknown), None], "of each key what became of it");
     assert_eq!(failure_of(cluster.sim.run_until(template).unwrap()).code, ErrorCode::OutcomeUnknown);
-    cluster.sim.run_for(Duration::from_secs(2)).unwrap();
-    assert!(cluster.shards.iter().all(|shard| shard.outstanding() == 0));
 }
 
 #[test]
