@@ -21,6 +21,7 @@ pub mod readme;
 pub mod recorded_crowd;
 pub mod server;
 pub mod sim;
+pub mod skips;
 pub mod small_store;
 pub mod sources;
 pub mod wall_clock;

@@ -18,6 +18,7 @@ mod fuse;
 
 pub use device::{Counts, Device, Faults, SECTOR_BYTES, Survivors};
 
+use crate::skips::skip;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -40,7 +41,7 @@ pub fn with_disk(size_mib: u64, test: impl FnOnce(&mut PoweredDisk) + Send) {
         let run = move || match PoweredDisk::new(size_mib << 20) {
             Ok(mut disk) => test(&mut disk),
             Err(reason) => {
-                eprintln!("SKIPPED: power cuts and disk faults need root, FUSE, a loop device and mkfs.ext4: {reason}")
+                skip(&format!("power cuts and disk faults need root, FUSE, a loop device and mkfs.ext4: {reason}"));
             }
         };
         let ran = std::thread::Builder::new().name(name).spawn_scoped(scope, run).expect("a thread").join();
