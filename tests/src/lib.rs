@@ -14,6 +14,7 @@ pub mod http;
 pub mod load;
 pub mod long;
 pub mod memory_group;
+pub mod memory_watch;
 pub mod mount;
 pub mod power;
 pub mod raw_wire;
