@@ -17,7 +17,7 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
 /// Polls after which tasks that yielded get their turn even if others are still ready.
@@ -93,14 +93,17 @@ struct Task {
 struct TaskWaker {
     task: u64,
     queued: AtomicBool,
-    ready: Arc<Mutex<Vec<Arc<TaskWaker>>>>,
+    /// The core's list. It holds wakers, so they must not keep it.
+    ready: Weak<Mutex<Vec<Arc<TaskWaker>>>>,
 }
 
 impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
+        // Without its machine there is nothing left to wake.
+        let Some(ready) = self.ready.upgrade() else { return };
         if !self.queued.swap(true, Ordering::Relaxed) {
             // Single-threaded: the lock is there because wakers must be Sync, and poisoning says nothing here.
-            self.ready.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&self));
+            ready.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&self));
         }
     }
 }
@@ -275,7 +278,7 @@ impl Core {
     fn new_waker(&self) -> Arc<TaskWaker> {
         let task = self.next_task.get();
         self.next_task.set(task + 1);
-        Arc::new(TaskWaker { task, queued: AtomicBool::new(false), ready: Arc::clone(&self.ready) })
+        Arc::new(TaskWaker { task, queued: AtomicBool::new(false), ready: Arc::downgrade(&self.ready) })
     }
 
     fn add_event(&self, time_ns: u64, event: Event) {
@@ -432,5 +435,19 @@ impl Core {
             .flatten()
             .map(|task| format!("{:?} task {} spawned at {}", task.class, task.waker.task, task.spawned_at));
         std::iter::once("the future waited for".to_owned()).chain(tasks).chain(hung).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wakers_still_queued_go_with_their_machine() {
+        let core = Core::new(1, DiskImage::default());
+        core.spawn(TaskClass::Foreground, Box::pin(async {}));
+        let ready = Arc::downgrade(&core.ready);
+        drop(core);
+        assert!(ready.upgrade().is_none(), "the list of the ready is kept alive by the wakers in it");
     }
 }

@@ -4,10 +4,11 @@
 
 use super::device::read_whole_range;
 use super::format::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameProblem, FrameTags, parse_frame, verify_frame};
-use super::format::record::{RecordContent, RecordHeader, open_record};
+use super::format::record::{RecordContent, RecordHeader, open_record, parse_record};
 use super::format::segment::{FOOTER_MAGIC, SEGMENT_HEADER_BYTES, SegmentFooter};
-use super::format::{BLOCK_BYTES_MAX, FormatError, NONCE_BYTES};
+use super::format::{BLOCK_BYTES_MAX, Binding, FormatError, NONCE_BYTES};
 use super::segment::Segment;
+use crate::crypto::seal::SealingKey;
 use crate::runtime::buffer::AlignedBuffer;
 use crate::runtime::platform::DiskFile;
 use futures_lite::future::{poll_once, yield_now};
@@ -271,24 +272,35 @@ impl<'a, F: DiskFile> Scanner<'a, F> {
         Ok(false)
     }
 
-    /// Opens the records of the frame handed out last, in order; each with its offset in the segment. Ends after the
-    /// first that cannot be opened.
+    /// Opens the records of the frame handed out last, and shows them in order, so many at a time. Ends after the first
+    /// that cannot be opened.
     pub fn records(
         &mut self,
-        mut visit: impl FnMut(u64, &RecordHeader, RecordContent<'_>) -> Result<(), FormatError>,
+        together: usize,
+        mut visit: impl FnMut(&[OpenedRecord<'_>]) -> Result<(), (u64, FormatError)>,
     ) -> Result<(), (u64, FormatError)> {
         let (offset, length) = self.frame;
-        let bytes = self.window.bytes(offset, length);
-        let mut at = FRAME_HEADER_BYTES;
-        while at < bytes.len() {
-            let place = offset + at as u64;
-            let record = bytes.get_mut(at..).unwrap_or(&mut []);
-            let opened = open_record(record, &self.segment.key, &self.segment.binding);
-            let (header, content) = opened.map_err(|error| (place, error))?;
-            at += header.record_bytes();
-            visit(place, &header, content).map_err(|error| (place, error))?;
+        let (key, binding) = (&self.segment.key, &self.segment.binding);
+        let mut place = offset + FRAME_HEADER_BYTES as u64;
+        let mut rest = self.window.bytes(offset, length).get_mut(FRAME_HEADER_BYTES..).unwrap_or(&mut []);
+        let mut opened = Vec::with_capacity(together);
+        while !rest.is_empty() {
+            let (header, content, behind) = match open_first(std::mem::take(&mut rest), key, binding) {
+                Ok(first) => first,
+                Err(error) => {
+                    visit(&opened)?;
+                    return Err((place, error));
+                }
+            };
+            rest = behind;
+            opened.push(OpenedRecord { place, header, content });
+            place += header.record_bytes() as u64;
+            if opened.len() == together {
+                visit(&opened)?;
+                opened.clear();
+            }
         }
-        Ok(())
+        visit(&opened)
     }
 
     /// One record of the frame handed out last. Lets a caller that must yield take the records one by one: begin with
@@ -325,6 +337,18 @@ impl<'a, F: DiskFile> Scanner<'a, F> {
         let (kind, key, binding) = (segment.header.kind, &segment.key, &segment.binding);
         Ok(verify_frame(bytes, header, kind, key, binding, &mut self.tags).map(|()| padded))
     }
+}
+
+/// Opens the first record where it lies; also returns what lies behind it.
+fn open_first<'a>(
+    bytes: &'a mut [u8],
+    key: &SealingKey,
+    binding: &Binding,
+) -> Result<(RecordHeader, RecordContent<'a>, &'a mut [u8]), FormatError> {
+    let (header, _) = parse_record(bytes)?;
+    let (record, behind) = bytes.split_at_mut_checked(header.record_bytes()).ok_or(FormatError::Truncated)?;
+    let (header, content) = open_record(record, key, binding)?;
+    Ok((header, content, behind))
 }
 
 const _: () = assert!(NONCE_BYTES + FRAME_HEADER_BYTES < 512, "a header lies within the smallest block");

@@ -22,6 +22,8 @@ use std::ops::ControlFlow;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 const TABLES: usize = 256;
+/// Look-ups whose waiting for memory overlaps: see [`Index::warm`].
+pub const WARM_TOGETHER: usize = 32;
 
 /// One bucket: 32 bits of the hash, and whose.
 #[derive(Clone, Copy)]
@@ -142,9 +144,8 @@ impl Index {
     /// Touches the memory that looking up these hashes will touch, each step for all of them before the next step: what
     /// is not in the processor's cache is then waited for together instead of one after the other.
     pub fn warm(&self, hashes: &[u64]) {
-        const TOGETHER: usize = 32;
-        let mut ids = [None; TOGETHER];
-        for hashes in hashes.chunks(TOGETHER) {
+        let mut ids = [None; WARM_TOGETHER];
+        for hashes in hashes.chunks(WARM_TOGETHER) {
             for (id, hash) in ids.iter_mut().zip(hashes) {
                 let bits = bits_of(*hash);
                 let found = self.tables[table_of(*hash)].find(spread(bits), |bucket| bucket.bits == bits);
@@ -277,13 +278,13 @@ impl Index {
         number as u32
     }
 
-    /// Adds an entity known to be new, whose key is above all others of its schema. False when it is not above.
-    pub fn load(&mut self, schema: u32, key: &str, version: u64, place: Place) -> bool {
+    /// Adds an entity of this hash that is known to be new, and whose key is above all others of its schema. False when
+    /// it is not above.
+    pub fn load(&mut self, hash: u64, schema: u32, key: &str, version: u64, place: Place) -> bool {
         let Some(target) = self.schemas[schema as usize].as_ref() else { return false };
         if target.order.last().is_some_and(|last| *self.slab.get(last).key >= *key) {
             return false;
         }
-        let hash = self.hash(EntityRef { schema: &target.name, key });
         let id = self.insert(hash, schema, key, version, place);
         if let Some(target) = &mut self.schemas[schema as usize] {
             target.order.push(&self.slab, id);

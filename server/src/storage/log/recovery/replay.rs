@@ -6,10 +6,10 @@ use crate::storage::log::format::FormatError;
 use crate::storage::log::format::Tag;
 use crate::storage::log::format::frame::{FrameHeader, FrameProblem};
 use crate::storage::log::format::manifest::SegmentEnd;
-use crate::storage::log::format::record::{RecordContent, RecordHeader, RecordKind};
+use crate::storage::log::format::record::RecordKind;
 use crate::storage::log::format::segment::{SegmentFooter, SegmentKind};
-use crate::storage::log::index::{Place, Replayed};
-use crate::storage::log::scan::{Scanner, Step, Window};
+use crate::storage::log::index::{Place, Replayed, WARM_TOGETHER};
+use crate::storage::log::scan::{OpenedRecord, Scanner, Step, Window};
 use crate::storage::log::segment::Segment;
 use crate::storage::log::state::{FileOf, Position, SegmentOf, State};
 use crate::storage::log::{OpenError, OpenReport};
@@ -205,10 +205,19 @@ impl<P: Platform> Recovery<'_, P> {
         scanner: &mut Scanner<'_, FileOf<P>>,
     ) -> Result<(), (u64, FormatError)> {
         let Self { state, report, version_max, .. } = self;
-        scanner.records(|offset, header, content| {
-            *version_max = (*version_max).max(header.sequence);
-            apply(state, report, segment, purpose, offset, header, &content)
-        })
+        let mut hashes = std::mem::take(&mut state.hashes);
+        let replayed = scanner.records(WARM_TOGETHER, |records| {
+            hashes.clear();
+            hashes.extend(records.iter().map(|record| state.index.hash(record.content.entity)));
+            state.index.warm(&hashes);
+            for record in records {
+                *version_max = (*version_max).max(record.header.sequence);
+                apply(state, report, segment, purpose, record).map_err(|error| (record.place, error))?;
+            }
+            Ok(())
+        });
+        state.hashes = hashes;
+        replayed
     }
 
     /// A footer: its totals must be what was seen.
@@ -280,12 +289,11 @@ fn apply<P: Platform>(
     report: &mut OpenReport,
     segment: &SegmentOf<P>,
     purpose: Purpose,
-    offset: u64,
-    header: &RecordHeader,
-    content: &RecordContent<'_>,
+    record: &OpenedRecord<'_>,
 ) -> Result<(), FormatError> {
+    let OpenedRecord { place, header, content } = record;
     let length = header.record_bytes() as u32;
-    let place = Place { slot: segment.slot, offset: offset as u32, length };
+    let place = Place { slot: segment.slot, offset: *place as u32, length };
     report.records_replayed += 1;
     let replayed = match header.kind {
         RecordKind::Put => {

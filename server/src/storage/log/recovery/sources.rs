@@ -1,6 +1,7 @@
 //! What the log is put together from: manifest, segment files, checkpoint.
 
 use super::{Access, Recovery, io_error, opened};
+use crate::command::EntityRef;
 use crate::crypto::keyring::DataKeyId;
 use crate::crypto::seal::{Purpose, SealingKey};
 use crate::limits::VERSION_MAX;
@@ -9,11 +10,13 @@ use crate::runtime::platform::{Caching, Disk, DiskFile, OpenMode, Platform};
 use crate::runtime::publish::read_whole;
 use crate::storage::log::checkpoint_reader::{CheckpointSink, load_checkpoint};
 use crate::storage::log::device::read_whole_range;
-use crate::storage::log::format::checkpoint::{ArchivedCheckpointChunk, ArchivedCheckpointTail};
+use crate::storage::log::format::checkpoint::{
+    ArchivedCheckpointChunk, ArchivedCheckpointEntry, ArchivedCheckpointTail,
+};
 use crate::storage::log::format::manifest::{MANIFEST_BYTES_MAX, MANIFEST_NAME, Manifest, ManifestHeader, SegmentRef};
 use crate::storage::log::format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind};
 use crate::storage::log::format::{BLOCK_BYTES_MAX, FormatError};
-use crate::storage::log::index::{Index, Place};
+use crate::storage::log::index::{Index, Place, WARM_TOGETHER};
 use crate::storage::log::scan::{Scanner, Step, Window};
 use crate::storage::log::segment::{SLOT_MISSING, Segment, SegmentTable, Tombstones, checkpoint_path, segment_path};
 use crate::storage::log::state::FileOf;
@@ -269,31 +272,52 @@ struct Sink<'a, F> {
     entities_expected: Option<u64>,
 }
 
+impl<F> Sink<'_, F> {
+    /// Takes one entity of this hash; false when that makes no sense.
+    fn load(&mut self, hash: u64, schema: u32, key: &str, entry: &ArchivedCheckpointEntry) -> bool {
+        let number = entry.segment.to_native();
+        if number != self.last.0 {
+            self.last = (number, self.slots.get(&number).copied().unwrap_or(SLOT_MISSING));
+        }
+        let place = Place { slot: self.last.1, offset: entry.offset.to_native(), length: entry.length.to_native() };
+        let version = entry.version.to_native();
+        if version > VERSION_MAX || place.length == 0 || !self.index.load(hash, schema, key, version, place) {
+            return false;
+        }
+        self.segments.gain(place);
+        self.version_max = self.version_max.max(version);
+        self.entities += 1;
+        true
+    }
+}
+
 impl<F> CheckpointSink for Sink<'_, F> {
     fn chunk(&mut self, chunk: &ArchivedCheckpointChunk) -> bool {
+        let (mut group, mut hashes) = (Vec::with_capacity(WARM_TOGETHER), Vec::with_capacity(WARM_TOGETHER));
         let mut entries = chunk.entries.iter();
         let mut keys = chunk.keys.as_slice();
         for run in chunk.runs.iter() {
             let schema = self.index.schema_number(&run.schema);
-            for entry in entries.by_ref().take(run.entries.to_native() as usize) {
-                let Some((key, rest)) = keys.split_at_checked(entry.key_bytes.to_native() as usize) else {
-                    return false;
-                };
-                keys = rest;
-                let number = entry.segment.to_native();
-                if number != self.last.0 {
-                    self.last = (number, self.slots.get(&number).copied().unwrap_or(SLOT_MISSING));
+            let mut of_run = entries.by_ref().take(run.entries.to_native() as usize);
+            loop {
+                group.clear();
+                hashes.clear();
+                for entry in of_run.by_ref().take(WARM_TOGETHER) {
+                    let Some((key, rest)) = keys.split_at_checked(entry.key_bytes.to_native() as usize) else {
+                        return false;
+                    };
+                    keys = rest;
+                    let Ok(key) = std::str::from_utf8(key) else { return false };
+                    hashes.push(self.index.hash(EntityRef { schema: &run.schema, key }));
+                    group.push((key, entry));
                 }
-                let place =
-                    Place { slot: self.last.1, offset: entry.offset.to_native(), length: entry.length.to_native() };
-                let version = entry.version.to_native();
-                let Ok(key) = std::str::from_utf8(key) else { return false };
-                if version > VERSION_MAX || place.length == 0 || !self.index.load(schema, key, version, place) {
+                if group.is_empty() {
+                    break;
+                }
+                self.index.warm(&hashes);
+                if !group.iter().zip(&hashes).all(|((key, entry), hash)| self.load(*hash, schema, key, entry)) {
                     return false;
                 }
-                self.segments.gain(place);
-                self.version_max = self.version_max.max(version);
-                self.entities += 1;
             }
         }
         entries.next().is_none() && keys.is_empty()
