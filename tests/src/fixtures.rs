@@ -42,6 +42,26 @@ pub fn documents(version: u32) -> Documents {
     text.lines().map(parse).collect()
 }
 
+/// Name, from the directory of all fixtures on, and content of every file of one.
+pub fn files(version: u32) -> Vec<(String, Vec<u8>)> {
+    let directory = directory(version);
+    let all = directory.parent().expect("fixtures lie together");
+    let mut found = Vec::new();
+    let mut folders = vec![directory.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+            let path = entry.expect("a directory entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = path.strip_prefix(all).expect("it lies there").display().to_string();
+            found.push((name, fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))));
+        }
+    }
+    found
+}
+
 /// Copies the store of a fixture, which is never opened where it lies.
 pub fn copy_store(version: u32, target: &Path) {
     copy(&directory(version).join(STORE), target);

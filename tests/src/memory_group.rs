@@ -1,5 +1,6 @@
 //! A control group with a memory limit, where the tests may make one: below their own group, version 1 or 2.
 
+use crate::skips::skip;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,10 +11,10 @@ pub struct MemoryGroup {
 }
 
 impl MemoryGroup {
-    /// With this limit; `None`, with a word on stderr, where it cannot be made.
+    /// With this limit; where it cannot be made the test is skipped, and there is none.
     pub fn new(limit_bytes: u64) -> Option<Self> {
         Self::make(limit_bytes)
-            .inspect_err(|reason| eprintln!("SKIPPED: no control group with a memory limit can be made: {reason}"))
+            .inspect_err(|reason| skip(&format!("no control group with a memory limit can be made: {reason}")))
             .ok()
     }
 

@@ -1,5 +1,6 @@
 //! A small file system of its own, where the tests may mount one.
 
+use crate::skips::skip;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
@@ -10,7 +11,7 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// A tmpfs of this size; `None`, with a word on stderr, where mounting is not permitted.
+    /// A tmpfs of this size; where mounting is not permitted the test is skipped, and there is none.
     pub fn mount(size_mib: usize) -> Option<Self> {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let options = format!("size={size_mib}m,mode=0700");
@@ -18,7 +19,7 @@ impl SmallDisk {
         if mounted {
             return Some(Self { directory });
         }
-        eprintln!("SKIPPED: mounting a tmpfs is not permitted here; run as root to test full and read-only disks");
+        skip("mounting a tmpfs is not permitted here; run as root to test full and read-only disks");
         None
     }
 

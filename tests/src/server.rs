@@ -108,6 +108,18 @@ impl ServerBuilder {
 
     /// Starts it; the end of the process is the error.
     pub fn try_start(self) -> Result<TestServer, Ended> {
+        let mut server = self.spawn();
+        if server.read_start_block() { Ok(server) } else { Err(server.wait()) }
+    }
+
+    /// Starts it and kills it after so long, wherever in its start it is then; says what it had said.
+    pub fn start_and_kill(self, after: Duration) -> Ended {
+        let server = self.spawn();
+        if server.ends_within(after) { server.wait() } else { server.kill() }
+    }
+
+    /// Starts it, and waits for nothing.
+    fn spawn(self) -> TestServer {
         let scratch = tempfile::tempdir().expect("a temporary directory");
         let data_dir = match (&self.data_dir, &self.working_dir) {
             (Some(path), _) => path.clone(),
@@ -122,7 +134,7 @@ impl ServerBuilder {
         let pid_fd = pidfd_open(pid, PidfdFlags::empty()).expect("a descriptor of the child");
         let stdout = read_lines(child.stdout.take().expect("stdout is piped"));
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server = TestServer {
+        TestServer {
             rest: nowhere,
             wire: nowhere,
             start_block: Vec::new(),
@@ -132,8 +144,7 @@ impl ServerBuilder {
             data_dir,
             stdout,
             scratch,
-        };
-        if server.read_start_block() { Ok(server) } else { Err(server.wait()) }
+        }
     }
 
     fn command(&self, data_dir: &Path) -> Command {
@@ -221,9 +232,12 @@ impl TestServer {
 
     /// Resident memory, in bytes.
     pub fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-        line.trim().trim_end_matches("kB").trim().parse::<u64>().expect("a number") * 1024
+        status_bytes(self.pid(), "VmRSS:").expect("the process runs")
+    }
+
+    /// The most memory that was ever resident, in bytes.
+    pub fn resident_bytes_peak(&self) -> u64 {
+        status_bytes(self.pid(), "VmHWM:").expect("the process runs")
     }
 
     /// What it has said on stderr so far.
@@ -312,6 +326,14 @@ impl Drop for TestServer {
             let _ = self.child.wait();
         }
     }
+}
+
+/// An amount of memory in the status of a process, in bytes, while it runs.
+pub(crate) fn status_bytes(pid: u32, name: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib * 1024)
 }
 
 /// Removes everything from a command's environment that `deltadb` would hear.

@@ -1,6 +1,7 @@
 //! Clients that break the rules: each is dealt with by itself, and everyone else is served meanwhile.
 
 use delta_tests::raw_wire::RawWire;
+use delta_tests::skips::skip;
 use delta_tests::{ADMIN_KEY, PATIENCE, TestServer, filler, http};
 use delta_wire::encode::Scratch;
 use delta_wire::{Condition, Reply, Request};
@@ -188,6 +189,9 @@ fn a_client_that_never_reads_costs_bounded_memory_and_nobody_else() {
 fn thousands_of_idle_connections_are_held_and_others_served() {
     let server = TestServer::builder().shards(2).start();
     let wanted = 4000.min(file_descriptors() / 2);
+    if wanted < 4000 {
+        skip(&format!("all but {wanted} of 4000 connections: the limit of file descriptors keeps them out"));
+    }
     let mut idle = Vec::new();
     for n in 0..wanted {
         let address = if n % 2 == 0 { server.rest } else { server.wire };

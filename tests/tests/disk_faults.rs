@@ -4,14 +4,15 @@
 use delta_tests::history::History;
 use delta_tests::power::{self, Device, Faults, PoweredDisk, Survivors};
 use delta_tests::raw_wire::RawWire;
-use delta_tests::recorded_crowd::{self as crowd, Crowd, Entities};
-use delta_tests::{HttpClient, Response, TestServer, eventually, filler};
+use delta_tests::recorded_crowd::{self as crowd, Crowd, Dice, Entities};
+use delta_tests::{HttpClient, Response, TestServer, eventually, filler, long};
 use delta_wire::encode::Scratch;
 use delta_wire::{Condition, ErrorCode, Reply, Request};
 use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::net::TcpStream;
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{Scope, ScopedJoinHandle};
 
@@ -258,6 +259,143 @@ fn reads_that_fail_are_called_so_and_succeed_when_the_disk_does() {
         http.put("/entity/s/k0", "7").expect(200);
         server.stop_cleanly();
     });
+}
+
+/// The files of a store's log.
+fn segments(data: &Path) -> Vec<PathBuf> {
+    let mut folders = vec![data.join("shards")];
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.extension() {
+                _ if path.is_dir() => folders.push(path),
+                Some(extension) if extension == "seg" => found.push(path),
+                _ => {}
+            }
+        }
+    }
+    found
+}
+
+/// Cuts ranges into blocks and keeps one in so many, as dice have it.
+fn some_blocks(ranges: &[Range<u64>], one_in: u64, dice: &mut Dice) -> Vec<Range<u64>> {
+    const BLOCK_BYTES: usize = 4096;
+    let blocks = ranges.iter().flat_map(|range| range.clone().step_by(BLOCK_BYTES));
+    blocks.filter(|_| dice.below(one_in) == 0).map(|at| at..at + BLOCK_BYTES as u64).collect()
+}
+
+#[test]
+fn reads_that_fail_here_and_there_under_load_cost_nothing_that_was_acknowledged() {
+    power::with_disk(640, |disk| {
+        let entities = Entities::new(6);
+        let history = Arc::new(History::default());
+        let mut dice = Dice::new(9, 0);
+        let builder = TestServer::builder().data_dir(disk.path().join("data")).shards(2);
+        // Nothing is kept in memory: every read goes to the disk.
+        let server = builder.arguments(["--cache-size", "0"]).start();
+        let crowd = Crowd::start(&server, 8, entities, &history, 51);
+        for round in 0..long::rounds(5, 50) {
+            crowd.wait_for(300);
+            let all: Vec<Range<u64>> =
+                segments(&disk.path().join("data")).iter().flat_map(|file| disk.extents(file)).collect();
+            let failing = match round % 3 {
+                0 => some_blocks(&all, 3, &mut dice),
+                // Whole pieces of some files.
+                1 => all.into_iter().step_by(2).collect(),
+                _ => all,
+            };
+            let before = disk.device().counts().failed;
+            disk.device().set_unreadable(failing);
+            eventually("reads fail", || disk.device().counts().failed >= before + 100);
+            // Those that write are served all the while.
+            let mut http = server.http();
+            for n in 0..20 {
+                assert!(http.put(&format!("/entity/s/k{n}"), &round.to_string()).status < 300, "a write is refused");
+            }
+            disk.device().set_unreadable(Vec::new());
+            for n in 0..20 {
+                assert_eq!(http.get(&format!("/entity/s/k{n}")).expect(200).text(), round.to_string());
+            }
+        }
+        crowd.wait_for(300);
+        assert!(!crowd.has_lost_a_client(), "a failed read is no reason to end a connection");
+        crowd.finish();
+        server.http_anonymous().get("/readyz").expect(200);
+        crowd::read_all(&server, entities, &history);
+        server.kill();
+        // A start that cannot read the log is none, and takes nothing for lost.
+        let all = segments(&disk.path().join("data")).iter().flat_map(|file| disk.extents(file)).collect();
+        disk.device().set_unreadable(all);
+        let refused = TestServer::builder().data_dir(disk.path().join("data")).try_start();
+        assert!(refused.is_err(), "a log that cannot be read was opened");
+        disk.device().set_unreadable(Vec::new());
+        let server = start(&disk.path());
+        history.settle();
+        crowd::read_all(&server, entities, &history);
+        crowd::judge(&server, entities, &history);
+        server.stop_cleanly();
+    });
+}
+
+#[test]
+fn a_compaction_whose_reads_fail_under_load_loses_nothing_and_is_done_after_a_restart() {
+    power::with_disk(640, |disk| {
+        // Nothing of the old segments can be read, or some blocks of them: then part of what is in one has moved already.
+        for (round, one_in) in [1, 40].into_iter().enumerate() {
+            let entities = Entities::new(6);
+            let history = Arc::new(History::default());
+            let data = disk.path().join(format!("data-{round}"));
+            let start = || TestServer::builder().data_dir(&data).shards(2).start();
+            let server = start();
+            let document = |n: u64| format!("\"{}\"", filler(100 << 10, n));
+            // Several finished segments, in each of which much is alive.
+            for n in 0..300 {
+                server.http().put(&format!("/entity/s/k{}", n % 200), &document(n)).expect(if n < 200 {
+                    201
+                } else {
+                    200
+                });
+            }
+            let crowd = Crowd::start(&server, 6, entities, &history, 61 + round as u64);
+            crowd.wait_for(200);
+            let all: Vec<Range<u64>> = segments(&data).iter().flat_map(|file| disk.extents(file)).collect();
+            disk.device().set_unreadable(some_blocks(&all, one_in, &mut Dice::new(one_in, 1)));
+            // A new key has a checkpoint written and every segment under the old one rewritten.
+            server.http().request("POST", "/admin/keys/rotate", &[], b"").expect(200);
+            eventually("a compaction meets a read that fails", || server.stderr().contains("stays as it is"));
+            crowd.wait_for(200);
+            disk.device().set_unreadable(Vec::new());
+            crowd.wait_for(200);
+            crowd.finish();
+            let holds_everything = |server: &TestServer| {
+                crowd::read_all(server, entities, &history);
+                for n in 100..300 {
+                    let read = server.http().get(&format!("/entity/s/k{}", n % 200)).expect(200);
+                    assert!(read.text() == document(n), "document {n} differs");
+                }
+            };
+            holds_everything(&server);
+            server.kill();
+            let server = start();
+            history.settle();
+            holds_everything(&server);
+            eventually("no segment is left under the old key", || gauge(&server, "segments_on_old_keys") == 0.0);
+            holds_everything(&server);
+            crowd::judge(&server, entities, &history);
+            server.stop_cleanly();
+            std::fs::remove_dir_all(&data).unwrap();
+        }
+    });
+}
+
+/// A figure of all shards together.
+fn gauge(server: &TestServer, name: &str) -> f64 {
+    let metrics = server.http().get("/metrics").expect(200).text();
+    let lines = metrics.lines().filter(|line| line.contains(name) && !line.starts_with('#'));
+    let values: Vec<f64> = lines.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
+    assert!(!values.is_empty(), "there is no figure {name}");
+    values.into_iter().sum()
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use delta_tests::load::{self, Load};
 use delta_tests::mount::SmallDisk;
+use delta_tests::skips::skip;
 use delta_tests::{Cli, HttpClient, TestServer, eventually, filler};
 use deltadb::exit::ExitStatus;
 use std::collections::BTreeMap;
@@ -112,7 +113,7 @@ fn a_file_system_without_direct_io_is_warned_of_and_keeps_what_was_acknowledged(
     let data = disk.path().join("data");
     let server = TestServer::builder().data_dir(&data).shards(1).start();
     if !server.stderr().contains("refuses O_DIRECT") {
-        eprintln!("SKIPPED: a tmpfs of this kernel takes O_DIRECT");
+        skip("a tmpfs of this kernel takes O_DIRECT");
         return;
     }
     server.stop_cleanly();

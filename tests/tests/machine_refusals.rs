@@ -3,6 +3,7 @@
 
 use delta_tests::binary;
 use delta_tests::server::clean_environment;
+use delta_tests::skips::skip;
 use deltadb::exit::ExitStatus;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -60,7 +61,7 @@ fn a_machine_that_forbids_io_uring_is_refused_naming_seccomp() {
     let data = directory.path().join("data");
     let output = serve_under("python3", WITHOUT_IO_URING, &data);
     if output.status.code() == Some(99) {
-        eprintln!("skipped: this kernel takes no seccomp filter");
+        skip("this kernel takes no seccomp filter");
         return;
     }
     is_refused(&output, ExitStatus::RingRefused, &["io_uring", "seccomp"], &data);

@@ -4,7 +4,28 @@ use delta_tests::fixtures::{self, ROOT_KEY_FILE};
 use delta_tests::http::encode;
 use delta_tests::{Cli, ServerBuilder, TestServer};
 use deltadb::storage::store::STORE_FORMAT_VERSION;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::path::Path;
+
+/// Every file of every fixture, and the SHA-256 of what is in it. A fixture is what the first build of its format wrote:
+/// a new format adds lines here, and none is ever changed.
+const FILES: [(&str, &str); 14] = [
+    ("format-1/documents.ndjson", "b12d2834422e57627b4f1dadbd411a837f9ae322526bd1a4c484c571c785e539"),
+    ("format-1/root.key", "18c4679c67989ee667855b6ab6baf68275c4923d80b9720648657f0c48e4a99d"),
+    ("format-1/store/keyring.json", "477855310bcdf0e317a1bb2f1acb2a98e4ba9138478e3a1ea154b84a065d7ae1"),
+    ("format-1/store/shards/1/0/13.seg", "7f41c4aeaf1ba27809337ba004c067fa7c6b995a89ba9283beb634169bdacaf0"),
+    ("format-1/store/shards/1/0/14.seg", "da6e93d0d188dc3d3c1157e12a2347d9c7ba1e1bf026dadb9572fece9708166c"),
+    ("format-1/store/shards/1/0/15.seg", "1e44b35415578963be443c39a645d2ba1d3127c34cb1f671e2920caca5e5c6b4"),
+    ("format-1/store/shards/1/0/6.ckpt", "51b0b4637149afeff14ff8a13395cd3392a87d94c0ea692e26cb5ac074b69e73"),
+    ("format-1/store/shards/1/0/MANIFEST", "ee9c820de3c7a98a4e2c5d8fb398e3fb7185a17b7b4ce0dbc7f074236e5d09af"),
+    ("format-1/store/shards/1/1/12.seg", "3d0d044fcb332da72dbdee30dfd62d68338705af4814f0ef5b3362d5e9769c42"),
+    ("format-1/store/shards/1/1/13.seg", "e21714ba31c90b671f36c7853a3d061da984ab71c6de288a6bfac52d7e72bead"),
+    ("format-1/store/shards/1/1/6.ckpt", "2f01d4db0cd70244c8e61829562f30e133593ad081557ef3e29daf2ef42fc907"),
+    ("format-1/store/shards/1/1/MANIFEST", "eabac18772fb6c1ecb78861c3c65e689b32ce243a8d01f5470215d6695c8a492"),
+    ("format-1/store/store.json", "0541081b5abdd50448bdb647ec61ff9da69b2d6461d7cc0fc9a5da0d7ce73a0d"),
+    ("format-1/store/templates/people.json", "a2c799262a3ce3c19ef5cdd983bf3d12b43ab3c426227091b909dcb7054738c0"),
+];
 
 fn server(version: u32, data: &Path) -> ServerBuilder {
     let key = fixtures::directory(version).join(ROOT_KEY_FILE);
@@ -34,6 +55,19 @@ fn holds_everything(version: u32, server: &TestServer) {
         let listed: Vec<&str> = listed.iter().filter_map(|entry| entry["key"].as_str()).collect();
         assert_eq!(listed, keys, "deleted documents stay deleted");
     }
+}
+
+#[test]
+fn no_fixture_was_made_again() {
+    let found: BTreeMap<String, String> = (1..=STORE_FORMAT_VERSION)
+        .flat_map(fixtures::files)
+        .map(|(name, bytes)| {
+            let digest = Sha256::digest(&bytes);
+            (name, digest.iter().map(|byte| format!("{byte:02x}")).collect())
+        })
+        .collect();
+    let pinned = FILES.map(|(name, digest)| (name.to_owned(), digest.to_owned()));
+    assert_eq!(found, pinned.into(), "a format that changed without a new version; see tests/fixtures/README.md");
 }
 
 #[test]

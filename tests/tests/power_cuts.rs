@@ -133,6 +133,46 @@ fn a_power_cut_at_every_request_of_the_first_start_leaves_a_store_that_starts() 
 }
 
 #[test]
+fn a_power_cut_at_any_request_of_a_change_of_the_shard_count_leaves_one_whole_generation() {
+    power::with_disk(640, |disk| {
+        let entities = Entities::new(6);
+        let history = Arc::new(History::default());
+        let builder = |disk: &PoweredDisk| TestServer::builder().data_dir(disk.path().join("data"));
+        let (mut cuts, mut shards) = (0, 2);
+        let server = start(&disk.path());
+        Crowd::start(&server, 6, entities, &history, 900).wait_for_and_finish(400);
+        server.kill();
+        for requests in (0..).step_by(long::rounds(13, 1)) {
+            disk.device().cut_after(requests);
+            let changed = builder(disk).shards(1 + shards % 3).try_start();
+            let was_cut = !disk.device().has_power();
+            match changed {
+                Ok(server) => drop(server.kill()),
+                Err(ended) => assert!(was_cut, "the shard count was not changed: {ended:#?}"),
+            }
+            cuts += u64::from(was_cut);
+            disk.reboot(if requests % 2 == 0 { Survivors::None } else { Survivors::Some(requests) });
+            // Whichever it is, one generation serves, and goes on from all that was answered before.
+            let server = builder(disk).start();
+            history.settle();
+            shards = server.wire_client().welcome().shards.len();
+            crowd::read_all(&server, entities, &history);
+            Crowd::start(&server, 4, entities, &history, 901 + requests).wait_for_and_finish(30);
+            match requests % 3 {
+                0 => server.stop_cleanly(),
+                _ => drop(server.kill()),
+            }
+            if !was_cut {
+                break;
+            }
+        }
+        assert!(cuts > 4, "a change of the shard count asks the disk for more than that");
+        crowd::judge_without_shards(&history);
+        disk.examine().unwrap();
+    });
+}
+
+#[test]
 fn a_disk_that_lies_about_flushes_is_found_out() {
     power::with_disk(640, |disk| {
         let entities = Entities::new(6);

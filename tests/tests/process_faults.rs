@@ -8,6 +8,7 @@ use delta_tests::wall_clock::WallClock;
 use delta_tests::{TestServer, eventually, filler, http, long};
 use delta_wire::Condition;
 use delta_wire::client::{Client, ClientError, ClientOptions};
+use deltadb::limits::{BATCH_BYTES_MAX, BODY_BYTES_DEFAULT, OUTPUT_BYTES_MAX};
 use rustix::process::Signal;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -129,31 +130,54 @@ fn clients_cannot_take_the_descriptors_that_the_log_needs() {
 }
 
 #[test]
-fn a_server_in_a_small_memory_group_stays_within_it() {
-    const LIMIT_BYTES: u64 = 320 << 20;
+fn a_server_in_a_small_memory_group_stays_well_within_it() {
+    const LIMIT_BYTES: u64 = 192 << 20;
+    const CACHE_BYTES: u64 = 16 << 20;
+    const SHARDS: u64 = 2;
+    const GREEDY: u64 = 4;
+    /// Ours, and not what the kernel enforces in any case: code that is not optimised, rings, buffers, index, and what the
+    /// allocator holds back of freed documents of a megabyte; the cache; in each shard a commit being written, one being gathered and a third from which segments are compacted;
+    /// and for each client that does not read what it may owe and one reply beyond.
+    const BOUND_BYTES: u64 = (96 << 20)
+        + CACHE_BYTES
+        + SHARDS * 3 * BATCH_BYTES_MAX as u64
+        + GREEDY * (OUTPUT_BYTES_MAX + BODY_BYTES_DEFAULT) as u64;
+    const _: () = assert!(BOUND_BYTES < LIMIT_BYTES * 9 / 10);
     let Some(group) = MemoryGroup::new(LIMIT_BYTES) else { return };
+    let entities = Entities::new(6);
+    let history = Arc::new(History::default());
     let directory = tempfile::tempdir().unwrap();
-    let server = TestServer::builder().data_dir(directory.path()).shards(2).launcher(group.launcher()).start();
+    let builder = TestServer::builder().data_dir(directory.path()).shards(SHARDS as usize);
+    let builder = builder.arguments(["--cache-bytes", &CACHE_BYTES.to_string()]);
+    let server = builder.launcher(group.launcher()).start();
+    let crowd = Crowd::start(&server, 8, entities, &history, 71);
+    let body = format!("\"{}\"", filler(900 << 10, 1));
+    // Three times what the group may hold, over and over the same keys, and reads that fill the cache.
+    let documents = long::rounds(3, 30) as u64 * LIMIT_BYTES / body.len() as u64;
     let mut client = server.http();
-    let body = |n: usize| format!("\"{}\"", filler(900 << 10, n as u64));
-    // Several times what the group may hold, and readers that leave much of it in the cache.
-    let documents = long::rounds(200, 2_000);
-    let same = body(1);
     for n in 0..documents {
-        client.put(&format!("/entity/s/k{n}"), &same).expect(201);
-        client.get(&format!("/entity/s/k{}", n / 2)).expect(200);
+        assert!(client.put(&format!("/entity/s/k{}", n % 200), &body).status < 300);
+        if n % 4 == 0 {
+            client.get(&format!("/entity/s/k{}", n % 200 / 2)).expect(200);
+        }
     }
     // Clients that ask for much and read nothing.
     let request =
         format!("GET /entity/s/k1 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n", delta_tests::ADMIN_KEY);
-    let mut greedy: Vec<TcpStream> = (0..16).map(|_| http::connect(server.rest).unwrap()).collect();
+    let mut greedy: Vec<TcpStream> = (0..GREEDY).map(|_| http::connect(server.rest).unwrap()).collect();
     for stream in &mut greedy {
-        stream.write_all(request.repeat(8).as_bytes()).unwrap();
+        stream.write_all(request.repeat(32).as_bytes()).unwrap();
         stream.read_exact(&mut [0; 1]).unwrap();
     }
-    assert!(client.get("/entity/s/k7").expect(200).text() == same);
+    crowd.wait_for(500);
+    assert!(client.get("/entity/s/k7").expect(200).text() == body);
+    crowd.finish();
     assert_eq!(group.kills(), 0, "the kernel had to kill");
-    assert!(server.resident_bytes() < LIMIT_BYTES, "{} bytes are resident", server.resident_bytes());
+    let peak = server.resident_bytes_peak();
+    println!("{} MiB written, {} MiB resident at most", (documents * body.len() as u64) >> 20, peak >> 20);
+    assert!(peak < BOUND_BYTES, "{peak} bytes were resident, {BOUND_BYTES} are allowed");
     drop(greedy);
+    crowd::read_all(&server, entities, &history);
+    crowd::judge(&server, entities, &history);
     server.stop_cleanly();
 }

@@ -46,13 +46,6 @@ pub enum Manners {
     WireFlood,
 }
 
-/// Requests of one that floods.
-pub const FLOOD_REQUESTS: usize = 400;
-/// Documents that those who flood ask for, more than a small cache holds.
-pub const FLOOD_DOCUMENTS: usize = 2500;
-/// The size of each.
-pub const FLOOD_DOCUMENT_BYTES: usize = 15_000;
-
 impl Manners {
     /// All but those that flood.
     pub const UNRULY: [Manners; 16] = [
@@ -137,20 +130,6 @@ impl Manners {
         }
     }
 
-    /// A flood of reads of large documents, different for each member.
-    pub fn flood(self, member: usize) -> Vec<u8> {
-        let keys = (0..FLOOD_REQUESTS).map(|number| format!("large{}", (member * 37 + number) % FLOOD_DOCUMENTS));
-        let mut words = Vec::new();
-        for (number, key) in (10..).zip(keys) {
-            if self.is_wire() {
-                Scratch::new().request(&mut words, number, &Request::Get { schema: "crowd", key: &key });
-            } else {
-                words.extend(http(&format!("GET /entity/crowd/{key}"), ""));
-            }
-        }
-        words
-    }
-
     /// One more question of one that stayed.
     pub fn question(self) -> Option<Vec<u8>> {
         match self {
@@ -185,7 +164,7 @@ impl Member {
     }
 }
 
-fn http(line: &str, headers: &str) -> Vec<u8> {
+pub(super) fn http(line: &str, headers: &str) -> Vec<u8> {
     format!("{line} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADMIN_KEY}\r\n{headers}\r\n").into_bytes()
 }
 

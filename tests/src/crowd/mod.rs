@@ -3,10 +3,12 @@
 //! Sockets do not block; one loop sends what each member's manners allow and keeps what it receives. What a member
 //! must have been told is judged by its [`Manners`].
 
+mod floods;
 mod manners;
 mod replies;
 
-pub use manners::{FLOOD_DOCUMENT_BYTES, FLOOD_DOCUMENTS, FLOOD_REQUESTS, Manners};
+pub use floods::{FLOOD_SCHEMA, Flood};
+pub use manners::Manners;
 
 use crate::PATIENCE;
 use replies::Replies;
@@ -14,9 +16,10 @@ use rustix::event::{Timespec, epoll};
 use rustix::fd::OwnedFd;
 use rustix::net::sockopt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often those who drip send a byte.
@@ -32,7 +35,8 @@ pub struct Member {
     pub ended: bool,
     replies: Replies,
     stream: TcpStream,
-    unsent: Vec<u8>,
+    /// What it has to say, in pieces that members may share, and how much of the first is said.
+    unsent: VecDeque<Arc<[u8]>>,
     sent: usize,
     reads: bool,
     half_closed: bool,
@@ -79,7 +83,7 @@ impl Crowd {
         let data = epoll::EventData::new_u64(self.members.len() as u64);
         epoll::add(&self.epoll, &stream, data, flags).expect("epoll takes a socket");
         self.members.push(Member {
-            unsent: manners.first_words(),
+            unsent: [Arc::from(manners.first_words())].into(),
             reads: manners.reads(),
             manners,
             told: Vec::new(),
@@ -113,22 +117,39 @@ impl Crowd {
         }
     }
 
-    /// Goes on for so long.
-    pub fn go_on(&mut self, time: Duration) {
-        let deadline = Instant::now() + time;
-        while Instant::now() < deadline {
+    /// Goes on while something holds; panics when it always does.
+    pub fn go_on_while(&mut self, what: &str, mut holds: impl FnMut() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while holds() {
+            assert!(Instant::now() < deadline, "never ended: {what}");
             self.turn(Duration::from_millis(20));
         }
     }
 
-    /// Lets members say more; they are told apart by manners and number.
-    pub fn say(&mut self, words: impl Fn(Manners, usize) -> Option<Vec<u8>>) {
-        for (number, member) in self.members.iter_mut().enumerate().filter(|(_, member)| !member.ended) {
-            if let Some(words) = words(member.manners, number) {
-                member.unsent.extend(words);
+    /// Lets members say more, as their manners have it.
+    pub fn say(&mut self, words: impl Fn(Manners) -> Option<Vec<u8>>) {
+        for member in self.members.iter_mut().filter(|member| !member.ended) {
+            if let Some(words) = words(member.manners) {
+                member.unsent.push_back(words.into());
                 member.progress();
             }
         }
+    }
+
+    /// Lets every member flood: all its requests at once, each beginning at another place.
+    pub fn flood(&mut self, flood: Flood) {
+        let words = [false, true].map(|is_wire| flood.words(is_wire));
+        for (number, member) in self.members.iter_mut().enumerate() {
+            let words = &words[usize::from(member.manners.is_wire())];
+            let own = words.iter().cycle().skip(number * 37 % words.len()).take(flood.requests());
+            member.unsent.extend(own.cloned());
+            member.progress();
+        }
+    }
+
+    /// Bytes that members could not get rid of yet.
+    pub fn unsent_bytes(&self) -> usize {
+        self.members.iter().map(Member::unsent_bytes).sum()
     }
 
     /// Everybody reads from now on.
@@ -177,22 +198,34 @@ impl Member {
     }
 
     fn send(&mut self, bytes_max: usize) {
-        let end = self.unsent.len().min(self.sent.saturating_add(bytes_max));
-        while self.sent < end {
-            match self.stream.write(&self.unsent[self.sent..end]) {
-                Ok(count) => self.sent += count,
+        let mut left = bytes_max;
+        while let Some(piece) = self.unsent.front() {
+            if self.sent == piece.len() {
+                self.unsent.pop_front();
+                self.sent = 0;
+                continue;
+            }
+            let end = piece.len().min(self.sent.saturating_add(left));
+            match self.stream.write(&piece[self.sent..end]) {
+                Ok(count) => (self.sent, left) = (self.sent + count, left - count),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 // Closed by the other side: what it said is still to be read.
-                Err(_) => return self.sent = self.unsent.len(),
+                Err(_) => {
+                    (self.unsent, self.sent) = (VecDeque::new(), 0);
+                    return;
+                }
+            }
+            if left == 0 {
+                return;
             }
         }
-        if self.sent == self.unsent.len() {
-            self.unsent = Vec::new();
-            self.sent = 0;
-            if self.manners.half_closes() && !std::mem::replace(&mut self.half_closed, true) {
-                let _ = self.stream.shutdown(Shutdown::Write);
-            }
+        if self.manners.half_closes() && !std::mem::replace(&mut self.half_closed, true) {
+            let _ = self.stream.shutdown(Shutdown::Write);
         }
+    }
+
+    fn unsent_bytes(&self) -> usize {
+        self.unsent.iter().map(|piece| piece.len()).sum::<usize>() - self.sent
     }
 
     fn receive(&mut self) {

@@ -8,6 +8,7 @@ use crate::recorded_crowd::Dice;
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::{Condvar, Mutex, MutexGuard};
 
@@ -67,6 +68,8 @@ struct State {
     /// What was written since the last flush, in order.
     unflushed: Vec<(u64, Vec<u8>)>,
     faults: Faults,
+    /// Bytes that cannot be read.
+    unreadable: Vec<Range<u64>>,
     /// Requests until the power goes, if it is to.
     requests_left: Option<u64>,
     has_power: bool,
@@ -88,6 +91,7 @@ impl Device {
             stable: file()?,
             unflushed: Vec::new(),
             faults: Faults::default(),
+            unreadable: Vec::new(),
             requests_left: None,
             has_power: true,
             connection: 0,
@@ -105,6 +109,11 @@ impl Device {
     pub fn set_faults(&self, faults: Faults) {
         self.state().faults = faults;
         self.changed.notify_all();
+    }
+
+    /// From now on these bytes cannot be read, and all others can: whoever asks for one of them gets none.
+    pub fn set_unreadable(&self, bytes: Vec<Range<u64>>) {
+        self.state().unreadable = bytes;
     }
 
     /// Loses its power now.
@@ -159,6 +168,7 @@ impl Device {
             state.current.write_all_at(&survived, *offset)?;
         }
         state.faults = Faults::default();
+        state.unreadable.clear();
         state.requests_left = None;
         state.has_power = true;
         state.connection += 1;
@@ -172,7 +182,9 @@ impl Device {
 
     pub(super) fn read(&self, connection: u64, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let mut state = self.state();
-        let fails = state.faults.reads_fail;
+        let end = offset + buffer.len() as u64;
+        let meets = |bytes: &Range<u64>| bytes.start < end && offset < bytes.end;
+        let fails = state.faults.reads_fail || state.unreadable.iter().any(meets);
         state.admit(connection, fails)?;
         state.current.read_exact_at(buffer, offset)
     }
@@ -282,6 +294,19 @@ mod tests {
         device.power_on(Survivors::All).unwrap();
         device.write(0, 0, &[9; 512]).unwrap_err();
         assert_eq!(read(&device, 0, 1), [1]);
+    }
+
+    #[test]
+    fn bytes_become_unreadable_and_readable_again() {
+        let device = device();
+        device.write(0, 0, &[1; 4096]).unwrap();
+        device.set_unreadable(vec![512..1024, 2048..2560]);
+        device.read(0, 500, &mut [0; 13]).unwrap_err();
+        device.read(0, 0, &mut [0; 4096]).unwrap_err();
+        assert_eq!((read(&device, 0, 512), read(&device, 1024, 1024)), (vec![1; 512], vec![1; 1024]));
+        device.write(0, 600, &[2]).unwrap();
+        device.set_unreadable(Vec::new());
+        assert_eq!(read(&device, 600, 1), [2]);
     }
 
     #[test]

@@ -18,6 +18,8 @@ mod fuse;
 
 pub use device::{Counts, Device, Faults, SECTOR_BYTES, Survivors};
 
+use crate::skips::skip;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -40,7 +42,7 @@ pub fn with_disk(size_mib: u64, test: impl FnOnce(&mut PoweredDisk) + Send) {
         let run = move || match PoweredDisk::new(size_mib << 20) {
             Ok(mut disk) => test(&mut disk),
             Err(reason) => {
-                eprintln!("SKIPPED: power cuts and disk faults need root, FUSE, a loop device and mkfs.ext4: {reason}")
+                skip(&format!("power cuts and disk faults need root, FUSE, a loop device and mkfs.ext4: {reason}"));
             }
         };
         let ran = std::thread::Builder::new().name(name).spawn_scoped(scope, run).expect("a thread").join();
@@ -87,6 +89,22 @@ impl PoweredDisk {
         self.device.power_on(survivors).expect("memory for the disk");
         let attached = self.attach().and_then(|()| self.mount());
         attached.unwrap_or_else(|reason| panic!("the disk cannot be mounted after a power cut: {reason}"));
+    }
+
+    /// Where on the device a file of its file system lies.
+    pub fn extents(&self, file: &Path) -> Vec<Range<u64>> {
+        const UNIT_BYTES: u64 = 1024;
+        let output = Command::new("filefrag").args(["-v", "-b1024"]).arg(file).output().expect("filefrag runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        // An extent a line: its number, where it lies in the file, where on the device, its length, flags.
+        let extent = |line: &str| {
+            let mut columns = line.split(':');
+            columns.next()?.trim().parse::<u64>().ok()?;
+            let (first, last) = columns.nth(1)?.trim().split_once("..")?;
+            let (first, last): (u64, u64) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+            Some(first * UNIT_BYTES..(last + 1) * UNIT_BYTES)
+        };
+        text.lines().filter_map(extent).collect()
     }
 
     /// What `e2fsck` says of the file system as a power cut now would leave it, journal replayed. Nothing is changed.

@@ -80,6 +80,12 @@ impl Crowd {
         crate::eventually("the crowd is answered", || self.answered() >= goal || self.has_lost_a_client());
     }
 
+    /// Waits until so many more calls were answered, and ends.
+    pub fn wait_for_and_finish(self, count: u64) {
+        self.wait_for(count);
+        self.finish();
+    }
+
     /// Whether a client has ended: its connection was lost, or it saw something that must not be.
     pub fn has_lost_a_client(&self) -> bool {
         self.clients.iter().any(JoinHandle::is_finished)
@@ -117,6 +123,13 @@ pub fn judge(server: &TestServer, entities: Entities, history: &History) -> Summ
         }
         Err(reason) => panic!("{reason}"),
     }
+}
+
+/// Judges the history of a store whose shard count has changed in between: versions are those of each entity, for no
+/// two entities need have shared a shard all the time.
+#[track_caller]
+pub fn judge_without_shards(history: &History) -> Summary {
+    history.judge(|entity| entity).unwrap_or_else(|reason| panic!("{reason}"))
 }
 
 /// Judges the history of a server's store; the error says why it is refused.

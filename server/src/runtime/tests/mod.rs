@@ -3,6 +3,9 @@
 mod disk;
 mod doorbell;
 mod net;
+/// That of the whole-server tests.
+#[path = "../../../../tests/src/skips.rs"]
+mod skips;
 mod spawn;
 mod tasks;
 
