@@ -2,7 +2,7 @@
 
 use super::{Engine, not_found};
 use crate::command::{Document, EntityRef, ErrorCode, Failure, Outcome, Ticket, Version};
-use crate::limits::{PAGE_BYTES_MAX, READS_IN_FLIGHT_MAX};
+use crate::limits::PAGE_BYTES_MAX;
 use crate::runtime::platform::{Platform, Spawn, TaskClass};
 use crate::sabotage::{Sabotage, is_on};
 use crate::storage::{ReadError, Storage};
@@ -21,7 +21,7 @@ impl<P: Platform, S: Storage> Engine<P, S> {
         if self.storage.durable_version(entity).is_none() {
             return Some(not_found(entity));
         }
-        if self.reads_in_flight.get() >= READS_IN_FLIGHT_MAX {
+        if self.reads_in_flight.get() >= self.bounds.get().reads {
             return Some(too_many_reads().into());
         }
         let (engine, schema, key) = (self.clone(), Box::<str>::from(entity.schema), Box::<str>::from(entity.key));
@@ -59,7 +59,7 @@ impl<P: Platform, S: Storage> Engine<P, S> {
         if misses.is_empty() {
             return Some(gather.outcome());
         }
-        if self.reads_in_flight.get() + misses.len() > READS_IN_FLIGHT_MAX {
+        if self.reads_in_flight.get() + misses.len() > self.bounds.get().reads {
             return Some(too_many_reads().into());
         }
         gather.missing.set(misses.len());

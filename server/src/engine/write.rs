@@ -3,7 +3,6 @@
 use super::pending::{Applied, Effect, Newest, judge};
 use super::{Engine, not_found};
 use crate::command::{Command, Condition, Document, EntityRef, ErrorCode, Failure, Outcome, PutItem, Ticket};
-use crate::limits::PENDING_BYTES_MAX;
 use crate::runtime::platform::Platform;
 use crate::sabotage::{Sabotage, is_on};
 use crate::storage::{Change, Mutation, Refusal, Storage};
@@ -29,7 +28,8 @@ impl<P: Platform, S: Storage> Engine<P, S> {
             }
         }
         // Behind others that wait for room, so that writes keep their order.
-        let queued = self.backlog.borrow_mut().push(command.into_owned(), ticket, PENDING_BYTES_MAX);
+        let bytes_max = self.bounds.get().pending_bytes;
+        let queued = self.backlog.borrow_mut().push(command.into_owned(), ticket, bytes_max);
         queued.err().map(Outcome::Failed)
     }
 
