@@ -27,8 +27,18 @@ pub const RECORDS_IN_FLIGHT_MAX: usize = 2 * BATCH_RECORDS_MAX;
 pub const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 /// A shard's first segment.
 pub const SEGMENT_BYTES_FIRST: u64 = 4 << 20;
-/// Log bytes after which a checkpoint is due.
-pub const CHECKPOINT_DUE_BYTES: u64 = 1 << 30;
+/// A checkpoint is due when the log has grown by this many times what it will take…
+pub const CHECKPOINT_DUE_TIMES: u64 = 8;
+/// …but not before so many log bytes…
+pub const CHECKPOINT_DUE_BYTES_MIN: u64 = 128 << 20;
+/// …and always after so many.
+pub const CHECKPOINT_DUE_BYTES_MAX: u64 = 1 << 30;
+/// What a checkpoint takes for one entity, about.
+pub const CHECKPOINT_ENTITY_BYTES: u64 = 64;
+/// Files of retired segments that a shard keeps, to write into them again…
+pub const RETIRED_KEPT_MAX: usize = 4;
+/// …but one only where the disk has room for less than so many full-size segments.
+pub const RETIRED_KEPT_ROOM_SEGMENTS: u64 = 64;
 /// Segments that no checkpoint covers, after which one is due whatever they hold.
 pub const SEGMENTS_WITHOUT_CHECKPOINT_MAX: usize = 64;
 /// Sealed checkpoint chunk, before its tag: archiving and sealing one holds the shard for some 50 µs. Chunks carry
@@ -129,7 +139,8 @@ const _: () = assert!(BODY_BYTES_DEFAULT <= BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX as u64 * 4 <= SEGMENT_BYTES_MAX);
 const _: () = assert!(BODY_BYTES_DEFAULT <= BODY_BYTES_CEILING);
 const _: () = assert!(SEGMENT_BYTES_FIRST <= SEGMENT_BYTES_MAX);
-const _: () = assert!(CHECKPOINT_DUE_BYTES / SEGMENT_BYTES_MAX < SEGMENTS_WITHOUT_CHECKPOINT_MAX as u64);
+const _: () = assert!(CHECKPOINT_DUE_BYTES_MIN <= CHECKPOINT_DUE_BYTES_MAX);
+const _: () = assert!(CHECKPOINT_DUE_BYTES_MAX / SEGMENT_BYTES_MAX < SEGMENTS_WITHOUT_CHECKPOINT_MAX as u64);
 const _: () = assert!(SHARDS_MAX <= SLOTS);
 const _: () = assert!(SCRUB_PASS_SPREAD_MS * 2 <= SCRUB_INTERVAL_MS);
 const _: () = assert!(SCRUB_MIB_PER_S_DEFAULT <= SCRUB_MIB_PER_S_MAX);

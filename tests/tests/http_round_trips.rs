@@ -212,6 +212,7 @@ fn probes_and_metrics_need_no_key() {
         "deltadb_cache_hits_total{shard=\"0\"} ",
         "deltadb_commit_duration_seconds_bucket{",
         "deltadb_commit_size_bytes_sum{",
+        "deltadb_segment_wait_seconds_count{",
         "deltadb_network_received_bytes_total{",
         "deltadb_writes_waiting{",
         "deltadb_mailbox_outstanding{",

@@ -145,6 +145,14 @@ pub static DISTRIBUTIONS: &[Distribution] = &[
         values: |shard| &shard.commit_ns,
     },
     Distribution {
+        name: "segment_wait",
+        help: "Time a group commit waited for the segment it goes to, of those that had to",
+        unit: "seconds",
+        powers: (13, LATENCY_POWERS.1),
+        scale: SECONDS,
+        values: |shard| &shard.segment_wait_ns,
+    },
+    Distribution {
         name: "wire_request_duration",
         help: "Time from a wire request's arrival to its reply; of requests that arrive together one is measured",
         unit: "seconds",

@@ -95,6 +95,7 @@ pub struct ShardMetrics {
     pub commit_records: Histogram,
     pub commit_bytes: Histogram,
     pub commit_ns: Histogram,
+    pub segment_wait_ns: Histogram,
     pub commit_failures: Counter,
     pub writes_waiting: Gauge,
     pub storage_read_bytes: Counter,

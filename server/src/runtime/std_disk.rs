@@ -12,8 +12,9 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// Zeros written at a time.
-pub(super) const ZERO_PIECE_BYTES: u64 = 256 << 10;
+/// Zeros written at a time. Each piece waits for a turn of the background's, and all of a segment must be written in the
+/// time in which the fastest writers fill the one before; a commit that comes behind a piece waits for some 0.3 ms.
+pub(super) const ZERO_PIECE_BYTES: u64 = 1 << 20;
 
 /// The file system of this machine, without a ring.
 #[derive(Clone, Debug, Default)]

@@ -13,9 +13,12 @@ use super::format::{Binding, Tag};
 use super::index::WalkCursor;
 use super::manifest::Interrupt;
 use super::segment::checkpoint_path;
-use super::state::{LogStorage, SegmentOf};
+use super::state::{LogStorage, SegmentOf, State};
 use crate::crypto::keyring::DataKeyId;
 use crate::crypto::seal::{Purpose, SealingKey};
+use crate::limits::{
+    CHECKPOINT_DUE_BYTES_MAX, CHECKPOINT_DUE_BYTES_MIN, CHECKPOINT_DUE_TIMES, CHECKPOINT_ENTITY_BYTES,
+};
 use crate::runtime::buffer::AlignedBuffer;
 use crate::runtime::platform::{Caching, Disk, DiskFile, Durability, OpenMode, Platform, Spawn};
 use crate::runtime::publish::remove_if_there;
@@ -44,7 +47,12 @@ impl<P: Platform> LogStorage<P> {
     /// Whether enough log was written, or something else wants a checkpoint.
     pub(super) fn checkpoint_due(&self) -> bool {
         let state = self.state.borrow();
-        state.checkpoint_forced || state.log_bytes_since_checkpoint >= self.sizes.checkpoint_due_bytes
+        state.checkpoint_forced || state.log_bytes_since_checkpoint >= self.checkpoint_due_bytes(&state)
+    }
+
+    /// Log bytes after which one is due.
+    pub(super) fn checkpoint_due_bytes(&self, state: &State<P>) -> u64 {
+        due_bytes(state.index.len()).min(self.sizes.checkpoint_due_bytes)
     }
 
     /// Writes a checkpoint and puts it in force. The maintenance lock is held, or nothing else runs.
@@ -75,7 +83,7 @@ impl<P: Platform> LogStorage<P> {
             Err(interrupt) => {
                 let _ = remove_if_there(self.disk(), &path).await;
                 if interrupt == Interrupt::OutOfSpace {
-                    let wanted = self.state.borrow().index.len() * 64;
+                    let wanted = self.state.borrow().index.len() * CHECKPOINT_ENTITY_BYTES;
                     self.make_room(wanted).await;
                 }
                 return Err(interrupt);
@@ -272,6 +280,13 @@ impl<F: DiskFile> CheckpointWriter<F> {
     }
 }
 
+/// Log bytes after which a checkpoint of so many entities is due. What is replayed after a kill, and the dead segments
+/// that wait to be written again, should be few; writing checkpoints must stay a small part of all writing.
+fn due_bytes(entities: u64) -> u64 {
+    let worth_it = entities.saturating_mul(CHECKPOINT_ENTITY_BYTES * CHECKPOINT_DUE_TIMES);
+    worth_it.clamp(CHECKPOINT_DUE_BYTES_MIN, CHECKPOINT_DUE_BYTES_MAX)
+}
+
 fn tombstone_totals<F>(segment: &std::rc::Rc<super::segment::Segment<F>>) -> TombstoneTotals {
     let tombstones = segment.tombstones.get();
     TombstoneTotals {
@@ -280,5 +295,19 @@ fn tombstone_totals<F>(segment: &std::rc::Rc<super::segment::Segment<F>>) -> Tom
         bytes: tombstones.bytes,
         number_min: tombstones.number_min,
         number_max: tombstones.number_max,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_is_due_the_sooner_the_less_it_takes() {
+        assert_eq!(due_bytes(0), CHECKPOINT_DUE_BYTES_MIN);
+        assert_eq!(due_bytes(10_000), CHECKPOINT_DUE_BYTES_MIN);
+        assert_eq!(due_bytes(1_000_000), 512_000_000);
+        assert_eq!(due_bytes(10_000_000), CHECKPOINT_DUE_BYTES_MAX);
+        assert_eq!(due_bytes(u64::MAX), CHECKPOINT_DUE_BYTES_MAX);
     }
 }

@@ -233,13 +233,20 @@ impl<P: Platform> LogStorage<P> {
 
     /// Waits until frames may be written to a segment.
     async fn segment_ready(&self, segment: &SegmentOf<P>, holds_puts: bool) -> Result<(), CommitError> {
+        let mut waiting_since_ns = None;
         loop {
             let seen = self.signals.segments.epoch();
             {
                 let state = self.state.borrow();
                 state.check_writable()?;
                 match segment.state.get() {
-                    SegmentState::Ready => return Ok(()),
+                    SegmentState::Ready => {
+                        if let Some(since_ns) = waiting_since_ns {
+                            let waited_ns = self.platform.clock().now_ns().saturating_sub(since_ns);
+                            self.figures().segment_wait_ns.record(waited_ns);
+                        }
+                        return Ok(());
+                    }
                     SegmentState::OutOfSpace if holds_puts || state.spare.is_none() => {
                         drop(state);
                         return self.admitted(Err(Refusal::OutOfSpace.into()), holds_puts);
@@ -254,6 +261,7 @@ impl<P: Platform> LogStorage<P> {
                     }
                 }
             }
+            waiting_since_ns = waiting_since_ns.or_else(|| Some(self.platform.clock().now_ns()));
             self.signals.segments.changed(seen).await;
         }
     }
@@ -322,7 +330,7 @@ impl<P: Platform> LogStorage<P> {
         state.hashes = hashes;
         let (frame, tag) = segment.last_frame.get();
         state.applied = Position { frame, tag, segment: segment.number(), offset: segment.written.get() };
-        let due = state.log_bytes_since_checkpoint >= self.sizes.checkpoint_due_bytes;
+        let due = state.log_bytes_since_checkpoint >= self.checkpoint_due_bytes(state);
         if due || state.segments.take_sparse() {
             self.signals.maintain.notify();
         }

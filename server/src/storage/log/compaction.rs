@@ -83,7 +83,7 @@ impl<P: Platform> LogStorage<P> {
         Ok(room.saturating_sub(SEGMENT_OVERHEAD_BYTES))
     }
 
-    /// The segments to rewrite next, into one; none when nothing is worth it.
+    /// The segments to rewrite next, into one, or to drop; none when nothing is worth it.
     fn choose_victims(&self, room: u64) -> Vec<SegmentOf<P>> {
         let state = self.state.borrow();
         let mut eligible: Vec<_> = state.segments.iter().filter(|one| is_finished(one)).cloned().collect();
@@ -94,6 +94,11 @@ impl<P: Platform> LogStorage<P> {
         let key_id = state.keyring.active().id();
         if let Some(old) = eligible.iter().filter(fits).find(|segment| segment.header.key_id != key_id) {
             return vec![old.clone()];
+        }
+        // What holds nothing that is needed goes without being read.
+        let dead: Vec<_> = eligible.iter().filter(|segment| weight(segment) == 0).cloned().collect();
+        if !dead.is_empty() {
+            return dead;
         }
         let sparse = eligible.iter().filter(|segment| weight(segment) * 2 < segment.capacity.get());
         let mut kept = 0;
@@ -107,7 +112,7 @@ impl<P: Platform> LogStorage<P> {
             .collect();
         let before: u64 = chosen.iter().map(|segment| segment.capacity.get()).sum();
         // Small segments are all overhead: rewriting must at least halve what they take, or it would never end.
-        let after = if kept == 0 { 0 } else { kept + kept / 1024 + SEGMENT_OVERHEAD_BYTES };
+        let after = kept + kept / 1024 + SEGMENT_OVERHEAD_BYTES;
         if !chosen.is_empty() && after * 2 < before {
             return chosen;
         }
@@ -125,9 +130,12 @@ impl<P: Platform> LogStorage<P> {
         let numbers: Vec<u32> = victims.iter().map(|victim| victim.number()).collect();
         let oldest_other = self.state.borrow().oldest_listed_except(&numbers);
         let mut moved = Vec::new();
-        for victim in victims {
-            if result.is_ok() {
-                result = self.move_records(victim, oldest_other, &mut writer, &mut moved).await;
+        // Without a writer nothing in them is needed, and nothing comes alive again in an old segment.
+        if let Some(writer) = &mut writer {
+            for victim in victims {
+                if result.is_ok() {
+                    result = self.move_records(victim, oldest_other, writer, &mut moved).await;
+                }
             }
         }
         let output = match (writer, result) {
@@ -176,7 +184,7 @@ impl<P: Platform> LogStorage<P> {
         &self,
         victim: &SegmentOf<P>,
         oldest_other: u32,
-        writer: &mut Option<SegmentWriter<P>>,
+        writer: &mut SegmentWriter<P>,
         moved: &mut Vec<Moved>,
     ) -> Result<(), Interrupt> {
         let (Some(file), Some(end)) = (victim.file.get(), victim.end.get()) else { return Ok(()) };
@@ -214,7 +222,7 @@ impl<P: Platform> LogStorage<P> {
         header: &RecordHeader,
         content: RecordContent<'_>,
         oldest_other: u32,
-        writer: &mut Option<SegmentWriter<P>>,
+        writer: &mut SegmentWriter<P>,
         moved: &mut Vec<Moved>,
     ) -> Result<(), Interrupt> {
         let found = self.state.borrow().index.find_with_id(content.entity);
@@ -227,8 +235,6 @@ impl<P: Platform> LogStorage<P> {
         if !needed {
             return Ok(());
         }
-        // Without a writer nothing was alive when this began, and nothing comes alive again in an old segment.
-        let Some(writer) = writer else { return Ok(()) };
         let to = writer.push(self, header, content).await?;
         if let (RecordKind::Put, Some((id, found))) = (header.kind, found) {
             moved.push(Moved { id, version: found.version, from, to });

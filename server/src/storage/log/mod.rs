@@ -88,7 +88,7 @@ pub struct LogSizes {
     pub batch_records: usize,
     /// Versions skipped after a crash: those that may have been given out without a trace.
     pub records_in_flight: u64,
-    /// Log bytes after which a checkpoint is due.
+    /// Log bytes after which a checkpoint is due at the latest.
     pub checkpoint_due_bytes: u64,
     /// A checkpoint's chunk.
     pub checkpoint_chunk_bytes: usize,
@@ -120,7 +120,7 @@ impl Default for LogSizes {
             batch_bytes: limits::BATCH_BYTES_MAX,
             batch_records: limits::BATCH_RECORDS_MAX,
             records_in_flight: limits::RECORDS_IN_FLIGHT_MAX as u64,
-            checkpoint_due_bytes: limits::CHECKPOINT_DUE_BYTES,
+            checkpoint_due_bytes: limits::CHECKPOINT_DUE_BYTES_MAX,
             checkpoint_chunk_bytes: limits::CHECKPOINT_CHUNK_BYTES,
             verify_at_open_bytes: 128 << 20,
             window_bytes: 4 << 20,

@@ -11,6 +11,7 @@ use super::format::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN};
 use super::manifest::Interrupt;
 use super::segment::SegmentState;
 use super::state::{Blank, FileOf, LogStorage, SegmentOf};
+use crate::limits::{RETIRED_KEPT_MAX, RETIRED_KEPT_ROOM_SEGMENTS};
 use crate::runtime::buffer::AlignedBuffer;
 use crate::runtime::platform::{Caching, Disk, DiskFile, Durability, OpenMode, Platform};
 use crate::runtime::publish::remove_if_there;
@@ -208,9 +209,11 @@ impl<P: Platform> LogStorage<P> {
     async fn reuse_retired(&self, bytes: u64) -> Result<Option<Blank<FileOf<P>>>, Interrupt> {
         let segment = {
             let mut state = self.state.borrow_mut();
-            let size_max = self.sizes.segment_bytes_max;
-            let usable = |segment: &SegmentOf<P>| Rc::strong_count(segment) == 1 && segment.capacity.get() <= size_max;
-            state.retired.iter().position(usable).map(|position| state.retired.swap_remove(position))
+            let retired = state.retired.iter().enumerate();
+            let usable = retired.filter(|(_, segment)| Rc::strong_count(segment) == 1 && self.is_reusable(segment));
+            let largest = usable.max_by_key(|(_, segment)| segment.capacity.get());
+            let position = largest.map(|(position, _)| position);
+            position.map(|position| state.retired.swap_remove(position))
         };
         let Some(segment) = segment else { return Ok(None) };
         let (path, size) = (segment.path.clone(), segment.capacity.get());
@@ -303,23 +306,39 @@ impl<P: Platform> LogStorage<P> {
         Ok(())
     }
 
-    /// Removes retired files beyond the one kept for reuse, once nobody reads them.
+    /// Removes retired files beyond those kept for reuse, once nobody reads them: first those that cannot be reused, then
+    /// the smallest.
     async fn remove_retired(&self) -> Result<(), Interrupt> {
         loop {
+            let several = self.state.borrow().retired.len() > 1;
+            let kept = match several && self.has_ample_space().await? {
+                true => RETIRED_KEPT_MAX,
+                false => 1,
+            };
             let segment = {
                 let mut state = self.state.borrow_mut();
-                let reusable = state.retired.iter().filter(|one| one.capacity.get() <= self.sizes.segment_bytes_max);
-                let keep = usize::from(reusable.count() > 0 && !state.out_of_space);
-                if state.retired.len() <= keep {
-                    return Ok(());
-                }
-                let unread = |segment: &SegmentOf<P>| Rc::strong_count(segment) == 1;
-                let found = state.retired.iter().rposition(unread);
-                found.map(|position| state.retired.remove(position))
+                let kept = if state.out_of_space { 0 } else { kept };
+                let reusable = state.retired.iter().filter(|segment| self.is_reusable(segment));
+                let too_many = reusable.count() > kept;
+                let retired = state.retired.iter().enumerate();
+                let unread = retired.filter(|(_, segment)| Rc::strong_count(segment) == 1);
+                let superfluous = unread.filter(|(_, segment)| too_many || !self.is_reusable(segment));
+                let first = superfluous.min_by_key(|(_, one)| (self.is_reusable(one), one.capacity.get()));
+                let position = first.map(|(position, _)| position);
+                position.map(|position| state.retired.swap_remove(position))
             };
             let Some(segment) = segment else { return Ok(()) };
             let removed = remove_if_there(self.disk(), &segment.path).await;
             removed.map_err(|error| self.interrupt("removing a retired segment", &error))?;
         }
+    }
+
+    /// Whether a retired segment's file may become another's.
+    fn is_reusable(&self, retired: &SegmentOf<P>) -> bool {
+        retired.capacity.get() <= self.sizes.segment_bytes_max
+    }
+
+    async fn has_ample_space(&self) -> Result<bool, Interrupt> {
+        Ok(self.space_available().await? >= self.sizes.segment_bytes_max * RETIRED_KEPT_ROOM_SEGMENTS)
     }
 }

@@ -107,7 +107,10 @@ fn a_batch_may_span_segments_and_a_large_write_gets_a_segment_of_its_own() {
         }
     }
     let large = vec![b'8'; 200 << 10];
+    let waits = || log.figures().segment_wait_ns.bucket_counts().iter().sum::<u64>();
+    let waited_before = waits();
     fixture.put(&log, "s", "large", &large);
+    assert_eq!(waits(), waited_before + 1, "its segment was made for it");
     fixture.put(&log, "s", "small", b"1");
     fixture.check(&log);
     fixture.settle();

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::crypto::keyring::DataKeyId;
+use crate::limits::{RETIRED_KEPT_MAX, RETIRED_KEPT_ROOM_SEGMENTS};
 use crate::runtime::platform::{Clock, Disk, Platform};
 use crate::runtime::sim::{Fault, Operation, Sim, Survival};
 use std::time::Duration;
@@ -75,7 +76,7 @@ fn half_dead_segments_are_rewritten_and_their_files_reused() {
     assert!(log.metrics.shards[0].compactions.value() > 0);
     assert!(status.segment_bytes < before, "{} of {before}", status.segment_bytes);
     fixture.check(&log);
-    assert!(log.state.borrow().retired.len() <= 1);
+    assert!(log.state.borrow().retired.len() <= RETIRED_KEPT_MAX);
     drop(log);
     fixture.power_failure();
     let log = fixture.open();
@@ -84,6 +85,59 @@ fn half_dead_segments_are_rewritten_and_their_files_reused() {
     checkpoint(&fixture, &log);
     fixture.shut_down(log);
     fixture.check(&fixture.open());
+}
+
+/// Rewrites the same few entities until several full-size segments are dead, and says what the disk takes then.
+fn let_segments_die(fixture: &mut Fixture, log: &TestLog) -> u64 {
+    for _ in 0..16 {
+        fill(fixture, log, "k", 30);
+    }
+    checkpoint(fixture, log);
+    fixture.settle();
+    fixture.platform.disk.used()
+}
+
+#[test]
+fn files_of_dead_segments_are_kept_for_reuse_while_there_is_room_and_the_store_stops_growing() {
+    let mut fixture = Fixture::new();
+    let log = fixture.open();
+    let_segments_die(&mut fixture, &log);
+    assert_eq!(log.state.borrow().retired.len(), RETIRED_KEPT_MAX);
+    let blanks = log.state.borrow().blank_number;
+    fill(&mut fixture, &log, "k", 60);
+    fixture.settle();
+    assert_eq!(log.state.borrow().blank_number, blanks, "a file was made although there are used ones");
+    // By then all of them are of full size.
+    let second = let_segments_die(&mut fixture, &log);
+    let third = let_segments_die(&mut fixture, &log);
+    assert!(third <= second, "{third} bytes after {second}");
+    fixture.check(&log);
+    // Where room is short, others need it more.
+    let room = fixture.sizes.segment_bytes_max * RETIRED_KEPT_ROOM_SEGMENTS / 2;
+    fixture.platform.disk.set_space(fixture.platform.disk.used() + room);
+    let_segments_die(&mut fixture, &log);
+    assert_eq!(log.state.borrow().retired.len(), 1);
+    fixture.check(&log);
+    drop(log);
+    fixture.power_failure();
+    fixture.check(&fixture.open());
+}
+
+#[test]
+fn a_dead_segment_goes_without_being_read() {
+    let mut fixture = Fixture::new();
+    let log = fixture.open();
+    fill(&mut fixture, &log, "k", 60);
+    let dead = log.state.borrow().segments.listed()[0].clone();
+    fill(&mut fixture, &log, "k", 60);
+    assert_eq!(dead.live_records.get(), 0);
+    // Whoever reads it says that it is damaged, and keeps it.
+    let mut bytes = fixture.platform.disk.get(&dead.path);
+    bytes[5000] ^= 1;
+    fixture.platform.disk.change(&dead.path, &bytes);
+    checkpoint(&fixture, &log);
+    assert!(!dead.listed.get() && !dead.damaged.get());
+    fixture.check(&log);
 }
 
 #[test]
