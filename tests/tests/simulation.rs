@@ -79,10 +79,10 @@ fn a_seed_replays_to_the_byte() {
 
 #[test]
 fn any_sync_point_of_a_history_may_be_the_last() {
-    const OUTCOMES: u64 = 3;
+    const OUTCOMES: u64 = 2;
     let (mut sync_points, mut coverage) = (0, Coverage::default());
-    for seed in [4, 7] {
-        let plan = Plan::for_every_sync_point(seed, 48);
+    for seed in [2, 5] {
+        let plan = Plan::for_every_sync_point(seed, 28);
         let exhausted = exhaust(&plan, OUTCOMES);
         if let Some((failure, cut)) = exhausted.failure {
             panic!("seed {seed}, cut {cut:?}: {}: {}", failure.broken.rule, failure.broken.detail);

@@ -4,6 +4,7 @@ use super::model::{Body, Broken, Name, broken};
 use super::server::Server;
 use super::world::World;
 use deltadb::command::Version;
+use deltadb::limits::RETIRED_KEPT_MAX;
 use deltadb::runtime::sim::Sim;
 use deltadb::storage::{ReadError, Storage};
 use std::collections::BTreeMap;
@@ -123,8 +124,8 @@ fn little_is_left_over(world: &World, server: &Server, sim: &Sim) -> Result<(), 
     let files = sim.poke(|image| image.list_files());
     let count = |suffix: &str| files.iter().filter(|(path, _)| path.to_string_lossy().ends_with(suffix)).count();
     let listed: u64 = (0..server.shards()).map(|shard| server.storage(shard).status().segments).sum();
-    // A shard keeps a spare, a retired segment for reuse, one planned ahead, and may be writing a compacted one.
-    let segments_max = listed as usize + 4 * server.shards();
+    // A shard keeps a spare, retired segments for reuse, one planned ahead, and may be writing a compacted one.
+    let segments_max = listed as usize + (RETIRED_KEPT_MAX + 3) * server.shards();
     let checkpoints_max = 2 * server.shards();
     let temporary_max = 3 * server.shards() + 2;
     for (suffix, max) in [(".seg", segments_max), (".ckpt", checkpoints_max), (".tmp", temporary_max)] {

@@ -167,6 +167,9 @@ impl Client {
         model.judge_shown(ticket, version, self.server.durable_version(&ticket.name))?;
         model.judge_index(&ticket.name, self.server.durable_version(&ticket.name))?;
         drop(model);
+        if let Some(broken) = self.world.watch.borrow().broken.clone() {
+            return Err(broken);
+        }
         self.world.places.borrow().judge_acknowledged(&self.server, &ticket.name, version)?;
         let mut chance = stream(self.world.setup.seed, self.step, Stream::Machine);
         if self.world.is_branch || chance.below(FORK_AT_ONE_ACKNOWLEDGEMENT_IN) > 0 {

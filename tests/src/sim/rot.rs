@@ -181,9 +181,8 @@ fn flip_in_segment(world: &World, sim: &Sim, server: &Server, path: &Path, rando
     let names = world.model.borrow().names();
     let lies_there =
         |name: &&Name| shard == Some(server.owner_of(name)) && server.durable_version(name) == Some(version);
-    if let Some(name) = names.iter().find(lies_there) {
-        world.rotten.borrow_mut().insert(name.clone(), version);
-    }
+    // Several, where a resize put shards together: then it is one of them.
+    world.rotten.borrow_mut().extend(names.iter().filter(lies_there).map(|name| (name.clone(), version)));
 }
 
 /// Where the records of a frame begin and end, and their versions.
