@@ -96,20 +96,46 @@ struct Inbox {
     replies: ArrayQueue<Box<Reply>>,
 }
 
+/// How much may be asked at once, and how much more may wait for that. Other than `of` in tests only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MailboxBounds {
+    /// Errands of one shard that another has not answered.
+    pub credits: usize,
+    /// Errands of one shard that wait for a credit.
+    pub waiting: usize,
+    /// Bytes of these, about.
+    pub waiting_bytes: usize,
+}
+
+impl MailboxBounds {
+    /// Those of so many shards. Credits shrink as shards grow, so that memory stays bounded.
+    pub fn of(shards: usize) -> Self {
+        Self {
+            credits: (16 * MAILBOX_CREDITS / shards.max(1)).clamp(64, MAILBOX_CREDITS),
+            waiting: MAILBOX_WAITING_MAX,
+            waiting_bytes: MAILBOX_WAITING_BYTES_MAX,
+        }
+    }
+}
+
 /// The queues of all shards; made once, shared by all.
 #[derive(Clone)]
 pub struct Mailboxes {
     inboxes: Arc<[Inbox]>,
-    credits: usize,
+    bounds: MailboxBounds,
 }
 
 impl Mailboxes {
-    /// Queues for so many shards. Credits shrink as shards grow, so that memory stays bounded.
+    /// Queues for so many shards.
     pub fn new(shards: usize) -> Self {
-        let credits = (16 * MAILBOX_CREDITS / shards.max(1)).clamp(64, MAILBOX_CREDITS);
-        let capacity = (credits * shards.saturating_sub(1)).max(1);
+        Self::within(shards, MailboxBounds::of(shards))
+    }
+
+    /// The same within these bounds.
+    pub fn within(shards: usize, bounds: MailboxBounds) -> Self {
+        let capacity = (bounds.credits * shards.saturating_sub(1)).max(1);
         let inbox = |_| Inbox { requests: ArrayQueue::new(capacity), replies: ArrayQueue::new(capacity) };
-        Self { inboxes: (0..shards).map(inbox).collect(), credits }
+        Self { inboxes: (0..shards).map(inbox).collect(), bounds }
     }
 
     /// The end that shard `index` holds.
@@ -119,9 +145,9 @@ impl Mailboxes {
             inboxes: self.inboxes.clone(),
             index,
             doorbell,
-            credits: (0..shards).map(|_| Cell::new(self.credits)).collect(),
+            credits: (0..shards).map(|_| Cell::new(self.bounds.credits)).collect(),
             asked: RefCell::default(),
-            without_credit: RefCell::new(WithoutCredit::new(shards)),
+            without_credit: RefCell::new(WithoutCredit::new(shards, self.bounds)),
         }
     }
 }
@@ -146,16 +172,17 @@ struct WithoutCredit {
     by_peer: Box<[VecDeque<Box<Request>>]>,
     count: usize,
     bytes: usize,
+    bounds: MailboxBounds,
 }
 
 impl WithoutCredit {
-    fn new(shards: usize) -> Self {
-        Self { by_peer: (0..shards).map(|_| VecDeque::new()).collect(), count: 0, bytes: 0 }
+    fn new(shards: usize, bounds: MailboxBounds) -> Self {
+        Self { by_peer: (0..shards).map(|_| VecDeque::new()).collect(), count: 0, bytes: 0, bounds }
     }
 
     /// Whether an errand of this weight still fits. One alone always does.
     fn has_room(&self, weight_bytes: usize) -> bool {
-        self.count == 0 || (self.count < MAILBOX_WAITING_MAX && self.bytes + weight_bytes <= MAILBOX_WAITING_BYTES_MAX)
+        self.count == 0 || (self.count < self.bounds.waiting && self.bytes + weight_bytes <= self.bounds.waiting_bytes)
     }
 
     fn push(&mut self, peer: usize, request: Box<Request>) {

@@ -2,7 +2,7 @@
 //! seed replays to the byte. The long form is the `simulate` binary.
 
 use delta_tests::binary::deltadb;
-use delta_tests::sim::{Coverage, Failure, Keep, Plan, exhaust, run, shrink};
+use delta_tests::sim::{Coverage, Failure, Keep, MET_AT_SYNC_POINTS, Plan, disks_a_sync_point, exhaust, run, shrink};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -79,16 +79,22 @@ fn a_seed_replays_to_the_byte() {
 
 #[test]
 fn any_sync_point_of_a_history_may_be_the_last() {
-    let mut sync_points = 0;
-    for seed in [4, 7] {
-        let plan = Plan::new(seed, 25).without_misfortune();
-        let exhausted = exhaust(&plan, 3);
+    const OUTCOMES: u64 = 2;
+    let (mut sync_points, mut coverage) = (0, Coverage::default());
+    for seed in [2, 5] {
+        let plan = Plan::for_every_sync_point(seed, 28);
+        let exhausted = exhaust(&plan, OUTCOMES);
         if let Some((failure, cut)) = exhausted.failure {
             panic!("seed {seed}, cut {cut:?}: {}: {}", failure.broken.rule, failure.broken.detail);
         }
+        assert_eq!(exhausted.disks, exhausted.sync_points * disks_a_sync_point(OUTCOMES), "seed {seed}");
         sync_points += exhausted.sync_points;
+        coverage.merge(&exhausted.coverage);
     }
-    assert!(sync_points > 60, "{sync_points} sync points");
+    println!("{sync_points} sync points\n{coverage}");
+    assert!(sync_points > 200, "{sync_points} sync points");
+    let missing: Vec<_> = MET_AT_SYNC_POINTS.iter().filter(|name| coverage.of(name) == 0).collect();
+    assert!(missing.is_empty(), "the histories never meet {missing:?}\n{coverage}");
 }
 
 /// Deliberate faults are for the test that proves this one; a build that holds them says so.

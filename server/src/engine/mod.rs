@@ -16,7 +16,7 @@ mod write;
 
 use crate::cache::{Cache, CacheOptions};
 use crate::command::{Access, Command, EntityRef, ErrorCode, Failure, Outcome, Ticket, Version};
-use crate::limits::PAGE_ENTRIES_MAX;
+use crate::limits::{PAGE_ENTRIES_MAX, PENDING_BYTES_MAX, READS_IN_FLIGHT_MAX};
 use crate::metrics::Metrics;
 use crate::runtime::platform::{Clock, Entropy, Platform, Spawn, TaskClass};
 use crate::runtime::roster::Roster;
@@ -41,6 +41,21 @@ const LOOK_AHEAD_REQUESTS_MAX: usize = 512;
 /// Where delayed outcomes go, exactly one a ticket.
 pub type Sink = Rc<dyn Fn(Ticket, Outcome)>;
 
+/// What an engine lets wait at once; beyond that it answers `Overloaded`. Other than the default in tests only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineBounds {
+    /// Bytes of writes that found no room in a batch.
+    pub pending_bytes: usize,
+    /// Reads of the device.
+    pub reads: usize,
+}
+
+impl Default for EngineBounds {
+    fn default() -> Self {
+        Self { pending_bytes: PENDING_BYTES_MAX, reads: READS_IN_FLIGHT_MAX }
+    }
+}
+
 /// The engine of one shard. Lives in an `Rc`; all its tasks run on the shard's thread.
 pub struct Engine<P: Platform, S: Storage> {
     platform: P,
@@ -57,6 +72,7 @@ pub struct Engine<P: Platform, S: Storage> {
     gate: Cell<Gate>,
     /// What whoever begins to wait notes down.
     tick: Cell<Tick>,
+    bounds: Cell<EngineBounds>,
     /// Whether the store is large enough for [`Engine::look_ahead`] to pay.
     looks_ahead: Cell<bool>,
     /// Hashes of reads and of writes to come; kept for their memory.
@@ -92,6 +108,7 @@ impl<P: Platform, S: Storage> Engine<P, S> {
             readers: RefCell::default(),
             gate: Cell::new(Gate::Open),
             tick: Cell::new(0),
+            bounds: Cell::default(),
             looks_ahead: Cell::new(false),
             ahead: Cell::default(),
             metrics,
@@ -102,6 +119,11 @@ impl<P: Platform, S: Storage> Engine<P, S> {
         engine.platform.spawn().spawn(TaskClass::Foreground, commit::run(engine.clone()));
         engine.platform.spawn().spawn(TaskClass::Foreground, patience::watch(engine.clone()));
         engine
+    }
+
+    /// Replaces what may wait from now on.
+    pub fn set_bounds(&self, bounds: EngineBounds) {
+        self.bounds.set(bounds);
     }
 
     /// Carries out a command on entities this shard owns. `Some` when the outcome is known now; otherwise the sink

@@ -2,7 +2,7 @@
 
 use super::{Engine, Reader, not_found};
 use crate::command::{Document, EntityRef, ErrorCode, Failure, Outcome, Ticket, Version};
-use crate::limits::{PAGE_BYTES_MAX, READS_IN_FLIGHT_MAX};
+use crate::limits::PAGE_BYTES_MAX;
 use crate::runtime::platform::{Platform, Spawn, TaskClass};
 use crate::sabotage::{Sabotage, is_on};
 use crate::storage::{ReadError, Storage};
@@ -79,7 +79,7 @@ impl<P: Platform, S: Storage> Engine<P, S> {
     }
 
     fn refuses_reads(&self, reads: usize) -> Option<Failure> {
-        if self.reads_in_flight.get() + reads > READS_IN_FLIGHT_MAX {
+        if self.reads_in_flight.get() + reads > self.bounds.get().reads {
             return Some(Failure::new(ErrorCode::Overloaded, "too many reads wait for the disk: retry shortly"));
         }
         self.refuses_read()

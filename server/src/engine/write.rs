@@ -3,7 +3,6 @@
 use super::pending::{Applied, Effect, Newest, Queued, judge};
 use super::{Engine, not_found};
 use crate::command::{Command, Condition, Document, EntityRef, ErrorCode, Failure, Outcome, PutItem, Ticket};
-use crate::limits::PENDING_BYTES_MAX;
 use crate::runtime::platform::Platform;
 use crate::sabotage::{Sabotage, is_on};
 use crate::storage::{Change, Mutation, Refusal, Storage};
@@ -33,7 +32,7 @@ impl<P: Platform, S: Storage> Engine<P, S> {
         }
         // Behind others that wait for room, so that writes keep their order.
         let queued = Queued { command: command.into_owned(), ticket, since: self.tick.get() };
-        self.backlog.borrow_mut().push(queued, PENDING_BYTES_MAX).err().map(Outcome::Failed)
+        self.backlog.borrow_mut().push(queued, self.bounds.get().pending_bytes).err().map(Outcome::Failed)
     }
 
     /// Tries queued writes again, oldest first, until one finds no room.

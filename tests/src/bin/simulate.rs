@@ -5,14 +5,17 @@
 //! cargo run -p delta-tests --release --bin simulate -- --seeds 10000
 //! cargo run -p delta-tests --release --bin simulate -- --seed 7 --steps 60 --exhaustive
 //! ```
-//! Built with `--features deliberate-faults`, `--rates --seeds 60` says how many of the seeds catch each fault.
+//! Built with `--features deliberate-faults`, `--rates --seeds 60` says how many of the seeds catch each fault, and
+//! `--catches` which seed and rule to write down for each.
 //!
 //! A seed that fails is made short and printed with the command that runs the short history again. The exit status is
 //! 0 when no rule was broken, 1 when one was, 2 when the command line is wrong.
 
 use clap::Parser;
 use delta_tests::sim::plan::parse_ranges;
-use delta_tests::sim::{Coverage, Failure, Keep, Plan, Report, exhaust, run, shrink};
+use delta_tests::sim::{
+    Coverage, Failure, Keep, MET_AT_SYNC_POINTS, Plan, Report, disks_a_sync_point, exhaust, run, shrink,
+};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,13 +59,29 @@ struct Arguments {
     #[cfg(feature = "deliberate-faults")]
     #[arg(long)]
     rates: bool,
+    /// For each deliberate fault, the row of the table of catches as it should be.
+    #[cfg(feature = "deliberate-faults")]
+    #[arg(long)]
+    catches: bool,
 }
+
+/// A batch of so many seeds, of so many steps, must meet everything there is to be met.
+const SEEDS_THAT_MEET_ALL: u64 = 200;
+const STEPS_THAT_MEET_ALL: u32 = 300;
+
+/// The same for seeds whose every sync point is tried.
+const SEEDS_THAT_MEET_ALL_AT_SYNC_POINTS: u64 = 8;
+const OUTCOMES: u64 = 4;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     #[cfg(feature = "deliberate-faults")]
     if arguments.rates {
         return print_rates(&arguments);
+    }
+    #[cfg(feature = "deliberate-faults")]
+    if arguments.catches {
+        return print_catches();
     }
     if arguments.exhaustive {
         return try_every_sync_point(&arguments);
@@ -154,8 +173,9 @@ fn run_batch(arguments: &Arguments) -> ExitCode {
             });
         }
     });
-    let (coverage, mut failed) = (coverage.into_inner(), failed.into_inner().expect("no panic holds it"));
-    println!("{}", coverage.expect("no panic holds it"));
+    let coverage = coverage.into_inner().expect("no panic holds it");
+    let mut failed = failed.into_inner().expect("no panic holds it");
+    println!("{coverage}");
     println!(
         "{} seeds of {} steps in {:.1} s, {} failed",
         arguments.seeds,
@@ -168,31 +188,44 @@ fn run_batch(arguments: &Arguments) -> ExitCode {
         let _switched = switch(arguments);
         explain(arguments, &Plan::new(*seed, arguments.steps), failure);
     }
-    verdict(failed.is_empty())
+    let meets_all = arguments.seeds >= SEEDS_THAT_MEET_ALL && arguments.steps >= STEPS_THAT_MEET_ALL;
+    verdict(failed.is_empty() && (!meets_all || all_met(&coverage.missing())))
+}
+
+/// Says what a batch should have met.
+fn all_met(missing: &[&str]) -> bool {
+    missing.iter().for_each(|name| println!("never met: {name}"));
+    missing.is_empty()
 }
 
 fn try_every_sync_point(arguments: &Arguments) -> ExitCode {
     let _switched = switch(arguments);
+    let mut coverage = Coverage::default();
     for seed in arguments.seed..arguments.seed + arguments.seeds {
         announce(seed);
-        let plan = match plan_of(arguments, seed) {
-            Ok(plan) => plan.without_misfortune(),
-            Err(error) => {
-                eprintln!("{error}");
-                return ExitCode::from(2);
-            }
-        };
-        let exhausted = exhaust(&plan, 4);
+        let exhausted = exhaust(&Plan::for_every_sync_point(seed, arguments.steps), OUTCOMES);
         println!("seed {seed}: {} sync points, {} disks", exhausted.sync_points, exhausted.disks);
         if let Some((failure, cut)) = exhausted.failure {
             println!(
-                "with the power cut {cut:?}, step {}: {}: {}",
-                failure.step, failure.broken.rule, failure.broken.detail
+                "with the power cut {cut:?}, step {}: {}: {}\nagain: {} --exhaustive --seed {seed} --steps {}",
+                failure.step,
+                failure.broken.rule,
+                failure.broken.detail,
+                command(arguments),
+                arguments.steps
             );
             return verdict(false);
         }
+        if exhausted.disks != exhausted.sync_points * disks_a_sync_point(OUTCOMES) {
+            println!("seed {seed}: some disks were not tried");
+            return verdict(false);
+        }
+        coverage.merge(&exhausted.coverage);
     }
-    verdict(true)
+    println!("{coverage}");
+    let meets_all = arguments.seeds >= SEEDS_THAT_MEET_ALL_AT_SYNC_POINTS;
+    let missing: Vec<&str> = MET_AT_SYNC_POINTS.iter().copied().filter(|name| coverage.of(name) == 0).collect();
+    verdict(!meets_all || all_met(&missing))
 }
 
 fn verdict(good: bool) -> ExitCode {
@@ -240,6 +273,22 @@ fn print_rates(arguments: &Arguments) -> ExitCode {
         println!("{rate:>6} of {:<6} {}", arguments.seeds, catch.fault.name());
     }
     verdict(rates.iter().all(|rate| *rate > 0))
+}
+
+/// The table of catches as it should be, for the source and for the README.
+#[cfg(feature = "deliberate-faults")]
+fn print_catches() -> ExitCode {
+    use delta_tests::sim::faults::CATCHES;
+    std::panic::set_hook(Box::new(|_| {}));
+    let found: Vec<_> = CATCHES.iter().map(|catch| (catch, catch.found_anew())).collect();
+    for (catch, found) in &found {
+        match found {
+            Some(found) => println!("{found}"),
+            None => println!("{}: no seed catches it", catch.fault.name()),
+        }
+    }
+    found.iter().filter_map(|(_, found)| *found).for_each(|found| println!("{}", found.row()));
+    verdict(found.iter().all(|(_, found)| found.is_some()))
 }
 
 #[cfg(feature = "deliberate-faults")]

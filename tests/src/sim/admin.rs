@@ -79,6 +79,10 @@ impl Client {
                     templates.refuse(&schema, self.step);
                     Ok(())
                 }
+                ErrorCode::Overloaded if self.world.excuses_overload(&failure) => {
+                    templates.refuse(&schema, self.step);
+                    Ok(())
+                }
                 _ => {
                     let detail = format!("a template failed: {:?} {}", failure.code, failure.message);
                     broken("nothing fails without a reason", detail)
@@ -96,6 +100,7 @@ impl Client {
         let fits = match &outcome {
             Outcome::Template(text) => possible.iter().any(|rule| *rule != Rule::Absent && rule.text() == *text),
             Outcome::Failed(failure) if failure.code == ErrorCode::NotFound => possible.contains(&Rule::Absent),
+            Outcome::Failed(failure) if failure.code == ErrorCode::Overloaded => self.world.excuses_overload(failure),
             Outcome::Failed(_) => self.world.licence.get().excuses_reads(),
             other => return unexpected(other),
         };

@@ -14,7 +14,7 @@ use deltadb::storage::ReadError;
 use std::rc::Rc;
 
 /// Steps of branches are numbered from here.
-const BRANCH_STEPS: u32 = 1 << 30;
+pub(super) const BRANCH_STEPS: u32 = 1 << 30;
 
 /// The power goes right now: what is left must open, hold what it may, be of use, and hold it again.
 pub fn what_if_the_power_went(world: &Rc<World>, sim: &Sim, step: u32) -> Result<(), Broken> {
@@ -24,6 +24,13 @@ pub fn what_if_the_power_went(world: &Rc<World>, sim: &Sim, step: u32) -> Result
     let survival = survival[random.below(4) as usize];
     let image = sim.poke(|image| image.after_power_loss(survival, random.next_u64()));
     outlives_a_crash(world, image, &mut random)
+}
+
+/// The same in the very moment of an acknowledgement, and nothing survives that is not stable.
+pub fn what_if_the_power_went_now(world: &Rc<World>, disk: &DiskImage, random: &mut Random) -> Result<(), Broken> {
+    world.hit("branch: fork at an acknowledgement");
+    let image = disk.after_power_loss(Survival::Nothing, random.next_u64());
+    outlives_a_crash(world, image, random)
 }
 
 /// A process was killed and left this disk: the power goes at some of the sync points of the start that follows. What
@@ -70,6 +77,7 @@ pub fn outlives_a_crash(world: &Rc<World>, mut image: DiskImage, random: &mut Ra
         world.model.borrow_mut().lose_server();
         let sim = Sim::on_disk(random.next_u64(), image);
         sim.set_direct_alignment(world.setup.direct_alignment);
+        world.watch(&sim);
         let run = async {
             let server = start(&sim, &world, StartOptions::default()).await?;
             let found = checks::whole(&server).await?;
@@ -84,6 +92,7 @@ pub fn outlives_a_crash(world: &Rc<World>, mut image: DiskImage, random: &mut Ra
                     Client::new(world.clone(), server.clone(), step).run(operation).await;
                 }
             }
+            checks::at_every_step(&world, &server)?;
             world.broken().map_or(Ok(()), |(_, broken)| Err(broken))
         };
         finished(sim.run_until(run))?;
@@ -190,7 +199,7 @@ async fn judge_server(world: &Rc<World>, server: &Rc<Server>, damage: Damage) ->
     Ok(())
 }
 
-async fn start(sim: &Sim, world: &World, options: StartOptions) -> Result<Rc<Server>, Broken> {
+pub(super) async fn start(sim: &Sim, world: &World, options: StartOptions) -> Result<Rc<Server>, Broken> {
     match Server::start(sim, &world.setup, options).await {
         Ok(server) => match server.reports().iter().find_map(|report| report.damage.first()) {
             Some(damage) => broken("nothing is damaged by itself", damage.to_string()),
@@ -200,7 +209,7 @@ async fn start(sim: &Sim, world: &World, options: StartOptions) -> Result<Rc<Ser
     }
 }
 
-fn finished<T>(ended: Result<Result<T, Broken>, Halt>) -> Result<T, Broken> {
+pub(super) fn finished<T>(ended: Result<Result<T, Broken>, Halt>) -> Result<T, Broken> {
     match ended {
         Ok(result) => result,
         Err(halt) => broken("the machine goes on", format!("{halt:?}")),

@@ -1,5 +1,6 @@
 //! Clients: each step one operation, received by a shard of chance's choice, its answer judged when it comes.
 
+use super::branch;
 use super::judge::{Reply, judge_failed_write, reply_code};
 use super::model::{Body, Broken, Name, ReadTicket, Write, WriteId, broken};
 use super::plan::{BUSY_KEYS, EARLY_STEPS, Operation, Stream, Workload, stream};
@@ -10,6 +11,9 @@ use deltadb::command::{Command, Condition, Document, ErrorCode, Failure, Outcome
 use deltadb::runtime::sim::Random;
 use std::borrow::Cow;
 use std::rc::Rc;
+
+/// One acknowledgement in so many is answered by a power cut, in a branch.
+const FORK_AT_ONE_ACKNOWLEDGEMENT_IN: u64 = 150;
 
 /// One operation of one client.
 pub struct Client {
@@ -161,7 +165,17 @@ impl Client {
         let mut model = self.world.model.borrow_mut();
         model.acknowledge(id, version, created)?;
         model.judge_shown(ticket, version, self.server.durable_version(&ticket.name))?;
-        model.judge_index(&ticket.name, self.server.durable_version(&ticket.name))
+        model.judge_index(&ticket.name, self.server.durable_version(&ticket.name))?;
+        drop(model);
+        if let Some(broken) = self.world.watch.borrow().broken.clone() {
+            return Err(broken);
+        }
+        self.world.places.borrow().judge_acknowledged(&self.server, &ticket.name, version)?;
+        let mut chance = stream(self.world.setup.seed, self.step, Stream::Machine);
+        if self.world.is_branch || chance.below(FORK_AT_ONE_ACKNOWLEDGEMENT_IN) > 0 {
+            return Ok(());
+        }
+        self.server.look_at_disk(|disk| branch::what_if_the_power_went_now(&self.world, disk, &mut chance))
     }
 
     fn not_written(
@@ -257,16 +271,36 @@ impl Client {
                     return broken("reads are linearizable", format!("{name:?} reads as another entity"));
                 }
                 model.judge_found(ticket, version, document.body())?;
-                model.judge_shown(ticket, version, self.server.durable_version(name))
+                model.judge_shown(ticket, version, self.server.durable_version(name))?;
+                // What rotted beside a record in its frame does not concern its readers.
+                match self.world.has_rot.get() {
+                    true => Ok(()),
+                    false => self.world.places.borrow().judge_shown(&self.server, name, version),
+                }
             }
             Err(failure) if failure.code == ErrorCode::NotFound => model.judge_absent(ticket),
+            Err(failure) if failure.code == ErrorCode::Corrupted => {
+                drop(model);
+                self.corrupted(ticket, &failure)
+            }
             Err(failure) => self.failed_read(&failure),
         }
+    }
+
+    /// Only what rotted may be refused as damaged, and only while nothing newer is known.
+    fn corrupted(&self, ticket: &ReadTicket, failure: &Failure) -> Done {
+        let rotten = self.world.rotten.borrow().get(&ticket.name).copied();
+        if rotten.is_some_and(|version| ticket.may_show(version)) {
+            self.world.hit("rot: reads refused");
+            return Ok(());
+        }
+        broken("damage does not spread", format!("{:?} did not rot and reads as {}", ticket.name, failure.message))
     }
 
     pub(super) fn failed_read(&self, failure: &Failure) -> Done {
         match failure.code {
             ErrorCode::Unavailable if self.world.licence.get().excuses_reads() => Ok(()),
+            ErrorCode::Overloaded if self.world.excuses_overload(failure) => Ok(()),
             _ => broken(
                 "nothing fails without a reason",
                 format!("a read failed: {:?} {}", failure.code, failure.message),

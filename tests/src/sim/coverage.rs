@@ -15,9 +15,11 @@ pub const MUST_BE_MET: &[&str] = &[
     "branch: forged frame refused",
     "branch: fork",
     "branch: fork after a checkpoint",
+    "branch: fork at an acknowledgement",
     "branch: lost checkpoint, all found",
     "branch: refused as damaged",
     "branch: salvaged",
+    "branch: sectors rotted",
     "cache evictions",
     "cache expirations",
     "cache hits",
@@ -30,10 +32,14 @@ pub const MUST_BE_MET: &[&str] = &[
     "crash in a resize",
     "data keys dropped",
     "disk faults",
+    "floods",
     "frames",
     "kills",
     "late writes",
     "mailbox hops",
+    "overload: errands refused",
+    "overload: reads refused",
+    "overload: writes refused",
     "poisoned shards",
     "power cuts",
     "races",
@@ -42,11 +48,21 @@ pub const MUST_BE_MET: &[&str] = &[
     "reply: not found",
     "reply: out of space",
     "reply: outcome unknown",
+    "reply: overloaded",
     "reply: precondition failed",
     "reply: schema violation",
     "reply: written",
     "resizes",
     "rotations",
+    "rot: healed by a write",
+    "rot: left alone by compaction",
+    "rot: met by a restart",
+    "rot: met by the scrub",
+    "rot: reads refused",
+    "rot: resizes refused",
+    "rot: restarts refused",
+    "rot: restarts that serve the rest",
+    "scrub passes",
     "segments reused",
     "starts that failed",
     "torn writes",
@@ -54,6 +70,10 @@ pub const MUST_BE_MET: &[&str] = &[
     "unknown writes found there",
     "writes resumed after a full disk",
 ];
+
+/// What the histories whose every sync point is tried must meet between them.
+pub const MET_AT_SYNC_POINTS: &[&str] =
+    &["checkpoints", "commits", "compactions", "data keys dropped", "resizes", "rotations", "segments reused"];
 
 impl Coverage {
     /// Counts.
@@ -71,6 +91,12 @@ impl Coverage {
     /// Adds all of another.
     pub fn merge(&mut self, other: &Coverage) {
         other.0.iter().for_each(|(name, count)| self.add(name.clone(), *count));
+    }
+
+    /// The part that begins with these words.
+    pub fn beginning_with(&self, words: &str) -> Self {
+        let part = self.0.iter().filter(|(name, _)| name.starts_with(words));
+        Self(part.map(|(name, count)| (name.clone(), *count)).collect())
     }
 
     /// How often.

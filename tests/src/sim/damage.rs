@@ -4,8 +4,8 @@ use deltadb::runtime::sim::{DiskImage, Random};
 use std::path::{Path, PathBuf};
 
 const SEGMENT_HEADER_BYTES: usize = 4096;
-const FRAME_HEADER_BYTES: usize = 96;
-const RECORD_HEADER_BYTES: usize = 60;
+pub(super) const FRAME_HEADER_BYTES: usize = 96;
+pub(super) const RECORD_HEADER_BYTES: usize = 60;
 
 /// A kind of damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,12 +81,12 @@ pub fn inflict(image: &mut DiskImage, random: &mut Random) -> Option<(Damage, Pa
     }
 }
 
-fn any<T: Clone>(all: &[T], random: &mut Random) -> Option<T> {
+pub(super) fn any<T: Clone>(all: &[T], random: &mut Random) -> Option<T> {
     all.get(random.below(all.len() as u64) as usize).cloned()
 }
 
 /// Where whole frames of a segment lie: offset and length with padding.
-fn frames(segment: &[u8]) -> Vec<(usize, usize)> {
+pub(super) fn frames(segment: &[u8]) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
     if segment.len() < SEGMENT_HEADER_BYTES || !segment.starts_with(b"DELTASEG") {
         return found;
@@ -114,7 +114,7 @@ fn bit_of_last_frame(segment: &[u8], random: &mut Random) -> Option<u64> {
     Some(random.between(at as u64 * 8, (at + padded) as u64 * 8 - 1))
 }
 
-fn is_sealed(segment: &[u8]) -> bool {
+pub(super) fn is_sealed(segment: &[u8]) -> bool {
     let end = frames(segment).last().map_or(SEGMENT_HEADER_BYTES, |(at, padded)| at + padded);
     segment.get(end..).is_some_and(|rest| rest.starts_with(b"DELTAEND"))
 }
@@ -148,7 +148,7 @@ fn replay(image: &mut DiskImage, path: &Path, random: &mut Random) -> Option<()>
     image.poke(path, end as u64, &segment[at..at + padded]).ok()
 }
 
-fn number(bytes: &[u8], at: usize, len: usize) -> u64 {
+pub(super) fn number(bytes: &[u8], at: usize, len: usize) -> u64 {
     let mut number = [0; 8];
     number[..len].copy_from_slice(&bytes[at..at + len]);
     u64::from_le_bytes(number)

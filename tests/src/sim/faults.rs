@@ -1,13 +1,19 @@
 //! The deliberate faults of `deltadb::sabotage`, and the histories that catch each: the proof that the simulator sees.
 
 use super::plan::{Plan, Setup, Weather};
-use deltadb::sabotage::Sabotage;
+use super::run::{Failure, Keep, run};
+use deltadb::sabotage::{Sabotage, Switched};
+use std::fmt;
 
 /// Steps of every history here.
 pub const STEPS: u32 = 300;
 
-/// Seeds that are tried at most. Each fault is caught by one seed in six or more, most of them by far more.
+/// Seeds that are tried at most when a row's own does not catch its fault any more. Each fault is caught by one seed in
+/// six or more, most of them by far more.
 pub const SEEDS_MAX: u64 = 48;
+
+/// The rule of a run that ended in a panic of the product: the honest catch of a fault that the product itself sees first.
+pub const PANIC: &str = "nothing panics";
 
 /// What the histories of a row are like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +33,10 @@ pub struct Catch {
     pub fault: Sabotage,
     /// What its histories are like.
     pub setting: Setting,
+    /// The seed whose history catches it.
+    pub seed: u64,
+    /// The rule that it breaks.
+    pub rule: &'static str,
 }
 
 impl Catch {
@@ -40,48 +50,91 @@ impl Catch {
         };
         Plan::in_setting(setup, STEPS)
     }
+
+    /// What a seed's history comes to with the fault switched on.
+    pub fn seen_by(&self, seed: u64) -> Option<Failure> {
+        let _switched = Switched::on(self.fault);
+        run(&self.plan(seed), Keep::Verdict).failure
+    }
+
+    /// The row that would be right now: the first seed that catches the fault by a rule, or else by a panic.
+    pub fn found_anew(&self) -> Option<Self> {
+        let mut panic = None;
+        for seed in 1..=SEEDS_MAX {
+            match self.seen_by(seed).map(|failure| failure.broken.rule) {
+                Some(PANIC) => panic = panic.or(Some(Self { seed, rule: PANIC, ..*self })),
+                Some(rule) => return Some(Self { seed, rule, ..*self }),
+                None => {}
+            }
+        }
+        panic
+    }
+
+    /// Its row in the table of `README.md`.
+    pub fn row(&self) -> String {
+        let what = self.fault.what().trim_end_matches('.');
+        format!("| `{}` | {what} | {} | {} | {} |", self.fault.name(), self.setting, self.seed, self.rule)
+    }
 }
 
-const fn drawn(fault: Sabotage) -> Catch {
-    Catch { fault, setting: Setting::Drawn }
+impl fmt::Display for Setting {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Setting::Drawn => formatter.write_str("as drawn"),
+            Setting::Weather(weather) => write!(formatter, "{}", format!("{weather:?}").to_lowercase()),
+            Setting::Aging => formatter.write_str("aging, rotten"),
+        }
+    }
 }
 
-const fn in_weather(fault: Sabotage, weather: Weather) -> Catch {
-    Catch { fault, setting: Setting::Weather(weather) }
+/// As it stands in the table below.
+impl fmt::Display for Catch {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { fault, setting, seed, rule } = self;
+        let setting = match setting {
+            Setting::Drawn => "DRAWN".to_owned(),
+            Setting::Weather(weather) => format!("Setting::Weather(Weather::{weather:?})"),
+            Setting::Aging => "Setting::Aging".to_owned(),
+        };
+        let rule = if *rule == PANIC { "PANIC".to_owned() } else { format!("{rule:?}") };
+        write!(formatter, "    row(Sabotage::{fault:?}, {setting}, {seed}, {rule}),")
+    }
 }
 
-const fn aging(fault: Sabotage) -> Catch {
-    Catch { fault, setting: Setting::Aging }
+const DRAWN: Setting = Setting::Drawn;
+
+const fn row(fault: Sabotage, setting: Setting, seed: u64, rule: &'static str) -> Catch {
+    Catch { fault, setting, seed, rule }
 }
 
 /// One row a fault.
 pub const CATCHES: &[Catch] = &[
-    drawn(Sabotage::ReplyBeforeSync),
-    drawn(Sabotage::SkipDirectorySync),
-    drawn(Sabotage::SkipFileSync),
-    in_weather(Sabotage::IgnoreShortWrite, Weather::Failing),
-    drawn(Sabotage::AcceptStaleFrame),
-    drawn(Sabotage::ReuseNonce),
-    aging(Sabotage::ForgetTombstone),
-    drawn(Sabotage::CheckpointBeforeData),
-    drawn(Sabotage::ApplyOutOfOrder),
-    in_weather(Sabotage::DropAssociatedData, Weather::Rotten),
-    drawn(Sabotage::ShowBeforeDurable),
-    drawn(Sabotage::JudgeAgainstDurable),
-    drawn(Sabotage::AnswerBeforeDurable),
-    in_weather(Sabotage::FillCacheBlindly, Weather::Calm),
-    drawn(Sabotage::WriteWhereReceived),
-    drawn(Sabotage::ForgetDoorbell),
-    drawn(Sabotage::ReuseVersions),
-    in_weather(Sabotage::TrustPageCache, Weather::Stormy),
-    drawn(Sabotage::ReuseBeforeUnlisting),
-    drawn(Sabotage::WriteBeforeListing),
-    aging(Sabotage::NoTailFrame),
-    in_weather(Sabotage::WriteOnAfterFailure, Weather::Failing),
-    drawn(Sabotage::CheckpointClaimsMore),
-    drawn(Sabotage::RepointBlindly),
-    drawn(Sabotage::DropKeysInUse),
-    drawn(Sabotage::RewriteVersionsAnew),
-    drawn(Sabotage::CursorSkipsOne),
-    drawn(Sabotage::AnswerFailureAsSuccess),
+    row(Sabotage::ReplyBeforeSync, DRAWN, 1, "no reply before durability"),
+    row(Sabotage::SkipDirectorySync, DRAWN, 1, "the store opens"),
+    row(Sabotage::SkipFileSync, DRAWN, 1, "the store opens"),
+    row(Sabotage::IgnoreShortWrite, Setting::Weather(Weather::Failing), 2, "no reply before durability"),
+    row(Sabotage::AcceptStaleFrame, DRAWN, 1, "the store opens"),
+    row(Sabotage::ReuseNonce, DRAWN, 1, "no nonce is used twice"),
+    row(Sabotage::ForgetTombstone, Setting::Aging, 2, "damage is never served"),
+    row(Sabotage::CheckpointBeforeData, DRAWN, 1, "nothing is damaged by itself"),
+    row(Sabotage::ApplyOutOfOrder, DRAWN, 1, "nothing undurable is shown"),
+    row(Sabotage::DropAssociatedData, Setting::Weather(Weather::Rotten), 2, "damage is never served"),
+    row(Sabotage::ShowBeforeDurable, DRAWN, 3, "nothing undurable is shown"),
+    row(Sabotage::JudgeAgainstDurable, DRAWN, 1, "conditions hold"),
+    row(Sabotage::AnswerBeforeDurable, DRAWN, 1, "nothing undurable is shown"),
+    row(Sabotage::FillCacheBlindly, Setting::Weather(Weather::Calm), 4, "reads are linearizable"),
+    row(Sabotage::WriteWhereReceived, DRAWN, 1, "nothing undurable is shown"),
+    row(Sabotage::ForgetDoorbell, DRAWN, 1, "one answer a request"),
+    row(Sabotage::ReuseVersions, DRAWN, 1, "sequences rise"),
+    row(Sabotage::TrustPageCache, Setting::Weather(Weather::Stormy), 1, "the store opens"),
+    row(Sabotage::ReuseBeforeUnlisting, DRAWN, 1, "the store opens"),
+    row(Sabotage::WriteBeforeListing, DRAWN, 1, "the store opens"),
+    row(Sabotage::NoTailFrame, Setting::Aging, 11, "damage is never served"),
+    row(Sabotage::WriteOnAfterFailure, Setting::Weather(Weather::Failing), 1, "a failed shard refuses writes"),
+    row(Sabotage::CheckpointClaimsMore, DRAWN, 7, "the store opens"),
+    row(Sabotage::RepointBlindly, DRAWN, 1, "what is stored can be read"),
+    row(Sabotage::DropKeysInUse, DRAWN, 1, "the store opens"),
+    row(Sabotage::RewriteVersionsAnew, DRAWN, 3, "versions rise"),
+    row(Sabotage::CursorSkipsOne, DRAWN, 1, "listings are whole"),
+    row(Sabotage::AnswerFailureAsSuccess, DRAWN, 2, "nothing undurable is shown"),
 ];

@@ -93,6 +93,10 @@ pub(super) fn judge_failed_write(
             model.refuse(id)?;
             licence.excuses_writes()
         }
+        ErrorCode::Overloaded => {
+            model.refuse(id)?;
+            client.world.excuses_overload(failure)
+        }
         ErrorCode::TemplateDamaged => {
             model.refuse(id)?;
             licence.reads

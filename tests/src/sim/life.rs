@@ -6,6 +6,7 @@ use super::checks;
 use super::client::Client;
 use super::model::{Broken, broken};
 use super::plan::{Action, Operation, Plan, Step, Stream, Weather, When, stream};
+use super::rot;
 use super::server::{PATIENCE, Server, StartFailure, StartOptions};
 use super::world::{Licence, World};
 use deltadb::runtime::platform::{Clock, Platform, Spawn, TaskClass};
@@ -104,8 +105,7 @@ impl Life<'_> {
         let setup = &self.world.setup;
         self.sim.set_direct_alignment(setup.direct_alignment);
         self.sim.set_step_limit(30_000_000);
-        let watching = self.world.clone();
-        self.sim.watch(Rc::new(move |request| watching.watch.borrow_mut().see(request)));
+        self.world.watch(self.sim);
         let mut random = Random::for_purpose(setup.seed, 500 + u64::from(self.beginning.number));
         let mut rates = FaultRates::default();
         let mut licence = Licence::default();
@@ -235,6 +235,13 @@ impl Life<'_> {
                     branch::what_if_files_were_damaged(self.world, self.sim, step.number)?;
                 }
             }
+            Action::Rot => {
+                self.settle(server).await?;
+                if self.world.licence.get() == Licence::default() {
+                    rot::what_if_sectors_rotted(self.world, self.sim, step.number)?;
+                }
+            }
+            Action::Flood => self.flood(step, server, &mut random).await?,
             Action::ClearCache => server.clear_caches(),
             Action::WallClock => {
                 let by_ms = random.below(20_000_000) as i64 - 10_000_000;

@@ -4,7 +4,7 @@ use super::client::{Client, Done, unexpected};
 use super::judge::Reply;
 use super::model::{Name, ReadTicket, broken};
 use super::world::World;
-use deltadb::command::{Command, Outcome, Version};
+use deltadb::command::{Command, ErrorCode, Failure, Outcome, Version};
 use std::borrow::Cow;
 
 /// Pages of one listing after which it is taken not to end.
@@ -39,6 +39,9 @@ impl Client {
             self.tell(|| format!("list {schema} '{prefix}' after {after:?} limit {limit} -> {}", Reply(&outcome)));
             let page = match outcome {
                 Outcome::Page(page) => page,
+                Outcome::Failed(failure) if failure.code == ErrorCode::Corrupted => {
+                    return self.corrupted_page(&schema, prefix, &tickets, &failure);
+                }
                 Outcome::Failed(failure) => return self.failed_read(&failure),
                 other => return unexpected(&other),
             };
@@ -76,6 +79,19 @@ impl Client {
             }
         }
         Ok(())
+    }
+
+    /// A page with documents ends at one that rotted.
+    fn corrupted_page(&self, schema: &str, prefix: &str, tickets: &[ReadTicket], failure: &Failure) -> Done {
+        let rotten = self.world.rotten.borrow();
+        let may_be = |ticket: &ReadTicket| {
+            let listed = *ticket.name.0 == *schema && ticket.name.1.starts_with(prefix);
+            listed && rotten.get(&ticket.name).is_some_and(|version| ticket.may_show(*version))
+        };
+        match tickets.iter().any(may_be) {
+            true => Ok(()),
+            false => broken("damage does not spread", format!("a page of {schema} without rot: {}", failure.message)),
+        }
     }
 
     pub(super) async fn schemas(&mut self) -> Done {

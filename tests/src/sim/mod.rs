@@ -23,6 +23,7 @@ mod checks;
 mod client;
 mod coverage;
 mod damage;
+mod durable;
 #[cfg(feature = "deliberate-faults")]
 pub mod faults;
 mod judge;
@@ -32,6 +33,7 @@ pub(crate) mod model;
 mod oracle;
 pub mod plan;
 mod provoke;
+mod rot;
 mod run;
 pub(crate) mod server;
 mod shrink;
@@ -39,8 +41,8 @@ mod templates;
 mod watch;
 mod world;
 
-pub use coverage::{Coverage, MUST_BE_MET};
+pub use coverage::{Coverage, MET_AT_SYNC_POINTS, MUST_BE_MET};
 pub use model::Broken;
 pub use plan::Plan;
-pub use run::{Exhausted, Failure, Keep, Report, exhaust, run};
+pub use run::{Exhausted, Failure, Keep, Report, disks_a_sync_point, exhaust, run};
 pub use shrink::shrink;

@@ -107,6 +107,13 @@ pub struct ReadTicket {
     at: u64,
 }
 
+impl ReadTicket {
+    /// Whether nothing newer than this version was known when the read began.
+    pub fn may_show(&self, version: Version) -> bool {
+        self.floor.as_ref().is_none_or(|floor| floor.version <= version)
+    }
+}
+
 /// The record.
 #[derive(Clone, Default)]
 pub struct Model {

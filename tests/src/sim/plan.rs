@@ -3,6 +3,8 @@
 //! Every step draws from a stream of its own, named by its number, so that leaving steps out leaves the others as they
 //! were. That is what makes a failing history short: a plan that keeps some of the steps is a plan.
 
+use deltadb::engine::EngineBounds;
+use deltadb::mailbox::MailboxBounds;
 use deltadb::runtime::sim::Random;
 use deltadb::storage::log::LogSizes;
 use std::fmt;
@@ -48,6 +50,26 @@ pub enum Workload {
 /// Steps of an aging workload in which the entities that stay are written.
 pub const EARLY_STEPS: u32 = 72;
 
+/// Operations of one flood.
+pub const FLOOD: u32 = 64;
+
+/// The operations of floods are numbered from here.
+const FLOOD_STEPS: u32 = 1 << 24;
+
+/// Streams of a setting that were added to the one which decides the rest.
+const SCRUB: u64 = 1;
+const BOUNDS: u64 = 2;
+
+/// The number of an operation of the flood of a step.
+pub fn number_in_flood(step: u32, operation: u32) -> u32 {
+    FLOOD_STEPS + step * FLOOD + operation
+}
+
+/// The step that an operation's number belongs to.
+pub fn step_of(number: u32) -> u32 {
+    if (FLOOD_STEPS..FLOOD_STEPS << 1).contains(&number) { (number - FLOOD_STEPS) / FLOOD } else { number }
+}
+
 /// Keys that an aging workload writes all the time.
 pub const BUSY_KEYS: u64 = 3;
 
@@ -80,6 +102,8 @@ pub struct Setup {
     pub clients: usize,
     /// How often data keys that nothing names any more are looked for.
     pub drop_keys_ms: u64,
+    /// So little may wait that floods are refused in part.
+    pub tight: bool,
 }
 
 /// What a client does. A new kind of command needs a line here, one in the table of weights, and one arm in `client.rs`.
@@ -162,6 +186,10 @@ pub enum Action {
     Race,
     /// A new data key, and the power goes at a moment when the old one may have been dropped.
     RotateAndFork,
+    /// More is asked for at once than may wait.
+    Flood,
+    /// A branch: sectors rot under a server that runs.
+    Rot,
     /// The disk is full until `Room`.
     Full,
     /// There is room again; writes must resume by themselves.
@@ -228,7 +256,7 @@ impl Plan {
         self.setup.weather = Weather::Calm;
         let misfortune = |action: Action| {
             use Action::*;
-            matches!(action, Fork | Damage | DiskFault | Full | Room | PowerCut(_) | Kill(_))
+            matches!(action, Fork | Damage | Rot | DiskFault | Full | Room | PowerCut(_) | Kill(_))
         };
         self.steps.retain(|step| !misfortune(step.action));
         for step in &mut self.steps {
@@ -237,6 +265,33 @@ impl Plan {
             }
         }
         self
+    }
+
+    /// A history whose sync points are tried one by one: without misfortune, on small segments that fill and are
+    /// compacted, with checkpoints between, and with a rotation, a restart and a resize at a third of the way each.
+    pub fn for_every_sync_point(seed: u64, steps: u32) -> Self {
+        let drawn = Setup::of_seed(seed);
+        let segment_bytes = if drawn.direct_alignment == Some(512) { 16 << 10 } else { 64 << 10 };
+        let sizes = LogSizes {
+            segment_bytes_first: segment_bytes,
+            segment_bytes_max: segment_bytes,
+            checkpoint_due_bytes: segment_bytes,
+            ..drawn.sizes
+        };
+        let keys = drawn.keys.min(6);
+        let setup = Setup { sizes, keys, schemas: 1, document_bytes: 1500, workload: Workload::Even, ..drawn };
+        let mut plan = Self::in_setting(setup, steps).without_misfortune();
+        let at = |part: u32| steps * part / 4;
+        for step in &mut plan.steps {
+            step.action = match step.number {
+                number if number == at(1) => Action::Client(Operation::RotateKey),
+                number if number == at(2) => Action::Resize(setup.shards % 3 + 1),
+                number if number == at(3) => Action::Restart,
+                number if number % 8 == 7 => Action::Pause(150),
+                _ => step.action,
+            };
+        }
+        plan
     }
 
     /// The numbers of its steps as ranges, `1-4,9`; the form that `--keep` takes.
@@ -318,8 +373,44 @@ impl Setup {
             document_bytes: [64, 400, 1500][random.below(3) as usize],
             clients: [1, 4, 16][random.below(3) as usize],
             drop_keys_ms: [400, 50, 5][random.below(3) as usize],
+            tight: false,
         };
-        if random.below(8) == 0 { drawn.aging() } else { drawn }
+        let drawn = if random.below(8) == 0 { drawn.aging() } else { drawn };
+        drawn.with_a_scrub().tightened()
+    }
+
+    /// What the scrub is like, which is off in one setting of four.
+    fn with_a_scrub(self) -> Self {
+        let mut random = Random::for_purpose(self.seed, SCRUB);
+        let sizes = LogSizes {
+            scrub_bytes_per_s: [0, 16 << 10, 1 << 20, 1 << 20][random.below(4) as usize],
+            scrub_piece_bytes: [2 << 10, 8 << 10, 128 << 10][random.below(3) as usize],
+            scrub_interval_ms: [100, 1_000][random.below(2) as usize],
+            scrub_spread_ms: [50, 500][random.below(2) as usize],
+            ..self.sizes
+        };
+        Self { sizes, ..self }
+    }
+
+    /// In one setting of three little may wait.
+    fn tightened(self) -> Self {
+        Self { tight: Random::for_purpose(self.seed, BOUNDS).below(3) == 0, ..self }
+    }
+
+    /// What may wait in an engine.
+    pub fn engine_bounds(&self) -> EngineBounds {
+        match self.tight {
+            true => EngineBounds { pending_bytes: 4 << 10, reads: 2 },
+            false => EngineBounds::default(),
+        }
+    }
+
+    /// What may wait between shards.
+    pub fn mailbox_bounds(&self, shards: usize) -> MailboxBounds {
+        match self.tight {
+            true => MailboxBounds { credits: 2, waiting: 3, waiting_bytes: 4 << 10 },
+            false => MailboxBounds::of(shards),
+        }
     }
 
     /// The same machine with an aging workload, in one shard with small segments that the early entities fill.
@@ -380,6 +471,8 @@ fn choose(setup: &Setup, random: &mut Random) -> Action {
         (10, 14),
         (10, 15),
         (if ages { 0 } else { 4 }, 16),
+        (if setup.tight { 12 } else { 0 }, 18),
+        (has(Weather::Rotten, 8), 19),
         (900, 17),
     ];
     match pick(&weights, random) {
@@ -409,6 +502,8 @@ fn choose(setup: &Setup, random: &mut Random) -> Action {
         14 => Action::SlowDisk,
         15 => Action::Race,
         16 => Action::RotateAndFork,
+        18 => Action::Flood,
+        19 => Action::Rot,
         _ => match pick(&OPERATIONS, random) {
             // A new key has every old segment rewritten.
             Operation::RotateKey if ages => Action::Client(Operation::Put),

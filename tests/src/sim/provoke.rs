@@ -2,10 +2,11 @@
 //! crash just when an old key may go. They only ask and wait; what comes of it is judged like everything else.
 
 use super::branch;
+use super::checks;
 use super::client::Client;
 use super::life::Life;
 use super::model::{Broken, Name};
-use super::plan::{Operation, Step};
+use super::plan::{FLOOD, Operation, Step, number_in_flood, pick};
 use super::server::Server;
 use deltadb::runtime::sim::{Effect, Fault, Operation as DiskOperation, Random};
 use std::rc::Rc;
@@ -74,6 +75,35 @@ impl Life<'_> {
         self.await_answers(0).await?;
         self.pause(Duration::from_micros(random.below(1_500 * self.world.setup.drop_keys_ms))).await;
         branch::what_if_the_power_went(self.world, self.sim, step.number)
+    }
+
+    /// More at once than may wait, on a disk that is slow: what is refused was not done, the rest is done.
+    pub(super) async fn flood(&self, step: Step, server: &Rc<Server>, random: &mut Random) -> Result<(), Broken> {
+        const OPERATIONS: [(u64, Operation); 6] = [
+            (6, Operation::Put),
+            (2, Operation::Delete),
+            (3, Operation::MultiPut),
+            (6, Operation::Get),
+            (2, Operation::MultiGet),
+            (1, Operation::List),
+        ];
+        self.await_answers(0).await?;
+        if random.below(2) == 0 {
+            server.clear_caches();
+        }
+        let delay = Effect::Delay(Duration::from_millis(random.between(1, 20)));
+        for operations in [DiskOperation::MAKING_DURABLE, &[DiskOperation::Read]] {
+            self.sim.inject(Fault::next(operations, delay).on_path(".seg").times(random.between(1, 4)));
+        }
+        for operation in 0..FLOOD {
+            let number = number_in_flood(step.number, operation);
+            self.begin(Client::new(self.world.clone(), server.clone(), number), pick(&OPERATIONS, random));
+        }
+        self.pause(Duration::from_micros(random.between(10, 2_000))).await;
+        checks::at_every_step(self.world, server)?;
+        self.await_answers(0).await?;
+        self.world.hit("floods");
+        Ok(())
     }
 
     fn client_on(&self, name: &Name, step: Step, server: &Rc<Server>) -> Client {

@@ -73,14 +73,28 @@ pub struct Exhausted {
     pub sync_points: u64,
     /// Disks that were tried.
     pub disks: u64,
+    /// What the history itself met.
+    pub coverage: Coverage,
     /// The first failure, and where the power had been cut.
     pub failure: Option<(Failure, PowerCut)>,
 }
 
+/// Disks that are tried for a sync point: outcomes of a power cut during it and after it, and a kill at either.
+pub const fn disks_a_sync_point(outcomes: u64) -> u64 {
+    2 * outcomes + 2
+}
+
 /// Cuts the power, and kills the process, during and after every sync point of every life of a history in turn, tries
-/// several outcomes of each, and goes on with the history as if nothing had been.
+/// several outcomes of each, and goes on with the history as if nothing had been. A cut that does not come is a failure
+/// like any other: none is left out in silence.
 pub fn exhaust(plan: &Plan, outcomes: u64) -> Exhausted {
     let mut run = Run::new(plan, Keep::Verdict);
+    let mut exhausted = exhaust_run(&mut run, plan, outcomes);
+    exhausted.coverage = run.report(None).coverage;
+    exhausted
+}
+
+fn exhaust_run(run: &mut Run<'_>, plan: &Plan, outcomes: u64) -> Exhausted {
     let mut exhausted = Exhausted::default();
     loop {
         let (past, image, cursor) = (run.world.branch(), run.image.clone(), run.cursor.get());
@@ -280,8 +294,11 @@ impl<'a> Run<'a> {
         match ended {
             Err(Halt::PowerLost) => {}
             Ok(Err(broken)) => return Err(self.failure(broken)),
-            // Background work after the last answer may not come to its sync point again.
-            Ok(Ok(_)) => return Ok(0),
+            Ok(Ok(_)) => {
+                let cut = self.beginning.cut;
+                let missed = broken("every cut is tried", format!("{cut:?} never came, which the history had met"));
+                return missed.map_err(|broken| self.failure(broken));
+            }
             Err(halt) => {
                 let halted = broken::<u64>("the machine goes on", format!("{halt:?}"));
                 return halted.map_err(|broken| self.failure(broken));
@@ -321,6 +338,7 @@ fn count_figures(world: &World, server: &Server) {
         coverage.add("compactions", figures.compactions.value());
         coverage.add("commits", figures.commits.value());
         coverage.add("mailbox hops", figures.mailbox_requests.value());
+        coverage.add("scrub passes", figures.scrub_passes.value());
     }
     // A rotation adds a generation and a key; dropping keys adds a generation and takes keys away.
     if server.keyring_generation() > server.data_keys() as u64 {

@@ -14,7 +14,7 @@ use deltadb::mailbox::Mailboxes;
 use deltadb::metrics::{Metrics, ShardMetrics};
 use deltadb::routing::Topology;
 use deltadb::runtime::platform::{Clock, Platform, Spawn, TaskClass};
-use deltadb::runtime::sim::{Sim, SimDoorbell, SimPlatform};
+use deltadb::runtime::sim::{DiskImage, Sim, SimDoorbell, SimPlatform};
 use deltadb::schema::Templates;
 use deltadb::start::custodian::StoreCustodian;
 use deltadb::start::shards::{ChangeError, change_shards};
@@ -24,6 +24,7 @@ use deltadb::storage::{ReadError, Storage};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -142,7 +143,7 @@ impl Server {
         salvage: bool,
     ) {
         let shards = storages.len();
-        let mailboxes = Mailboxes::new(shards);
+        let mailboxes = Mailboxes::within(shards, setup.mailbox_bounds(shards));
         let authenticator = Arc::new(Authenticator::new(&"key".into()));
         let addresses: Arc<[OnceLock<_>]> = (0..shards).map(|_| OnceLock::new()).collect::<Vec<_>>().into();
         for (shard, storage) in storages.into_iter().enumerate() {
@@ -151,6 +152,7 @@ impl Server {
             let cache = CacheOptions { bytes_max: setup.cache_bytes, entries_max: 1 << 16, ttl_ms: setup.cache_ttl_ms };
             let sink = Rc::new(move |ticket, outcome| sink.deliver(ticket, outcome));
             let engine = Engine::start(self.platform.clone(), storage, cache, self.metrics.clone(), shard, sink);
+            engine.set_bounds(setup.engine_bounds());
             let custodian = (shard == 0).then(|| StoreCustodian::keeping(self.store.clone(), self.platform.clone()));
             self.shards.push(Dispatch::new(Parts {
                 platform: self.platform.clone(),
@@ -226,6 +228,27 @@ impl Server {
     /// What the index of its owner says of an entity.
     pub fn durable_version(&self, name: &Name) -> Option<Version> {
         self.storage(self.owner_of(name)).durable_version(EntityRef { schema: &name.0, key: &name.1 })
+    }
+
+    /// The shards whose index holds an entity.
+    pub fn holders_of(&self, name: &Name) -> Vec<usize> {
+        let entity = EntityRef { schema: &name.0, key: &name.1 };
+        (0..self.shards()).filter(|shard| self.storage(*shard).durable_version(entity).is_some()).collect()
+    }
+
+    /// Where a shard keeps its files.
+    pub fn shard_directory(&self, shard: usize) -> PathBuf {
+        self.store.shard_directory(shard)
+    }
+
+    /// Looks at the disk.
+    pub fn look_at_disk<T>(&self, look: impl FnOnce(&DiskImage) -> T) -> T {
+        self.platform.look(look)
+    }
+
+    /// Requests of a shard's that wait for room in the mailbox of another.
+    pub fn waiting_for_room(&self, shard: usize) -> usize {
+        self.shards[shard].waiting_for_room()
     }
 
     /// A shard's storage.

@@ -15,6 +15,15 @@ enum Kind {
     Compacted,
 }
 
+/// The records that a request writes.
+#[derive(Default)]
+pub struct Seen {
+    /// Their sequences.
+    pub sequences: Vec<u64>,
+    /// They are copies.
+    pub compacted: bool,
+}
+
 /// What was seen so far.
 #[derive(Clone, Default)]
 pub struct Watch {
@@ -33,28 +42,29 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Takes note of a request.
-    pub fn see(&mut self, request: &DiskRequest<'_>) {
+    /// Takes note of a request; which records are in it, if it writes a frame.
+    pub fn see(&mut self, request: &DiskRequest<'_>) -> Seen {
         let result = match *request {
             DiskRequest::Write { path, inode, offset, bytes } => self.see_write(path, inode, offset, bytes),
             DiskRequest::Rename { from, to } => {
                 let segments = [from, to].map(|path| path.extension().is_some_and(|extension| extension == "seg"));
                 self.segments_reused += u64::from(segments == [true, true]);
-                Ok(())
+                Ok(Seen::default())
             }
         };
-        if let Err(broken) = result {
+        result.unwrap_or_else(|broken| {
             self.broken.get_or_insert(broken);
-        }
+            Seen::default()
+        })
     }
 
-    fn see_write(&mut self, path: &Path, inode: u64, offset: u64, bytes: &[u8]) -> Result<(), Broken> {
+    fn see_write(&mut self, path: &Path, inode: u64, offset: u64, bytes: &[u8]) -> Result<Seen, Broken> {
         if offset == 0 && bytes.starts_with(b"DELTASEG") {
             self.kinds.insert(inode, if bytes[38] == 1 { Kind::Commit } else { Kind::Compacted });
-            return Ok(());
+            return Ok(Seen::default());
         }
         if !bytes.starts_with(b"DFRM") || bytes.len() < FRAME_HEADER_BYTES {
-            return Ok(());
+            return Ok(Seen::default());
         }
         let segment: [u8; 16] = array(bytes, 8);
         let content = hash(bytes);
@@ -71,19 +81,19 @@ impl Watch {
             at += RECORD_HEADER_BYTES + number(record, 4, 4) as usize;
         }
         if self.kinds.get(&inode) == Some(&Kind::Compacted) {
-            return Ok(());
+            return Ok(Seen { sequences, compacted: true });
         }
         self.frames += 1;
         let shard = path.parent().unwrap_or(Path::new("")).to_owned();
         let highest = self.shards.entry(shard).or_default();
-        for sequence in sequences {
-            if sequence <= *highest {
+        for sequence in &sequences {
+            if sequence <= highest {
                 let detail = format!("{}: sequence {sequence} after {highest}", path.display());
                 return broken("sequences rise", detail);
             }
-            *highest = sequence;
+            *highest = *sequence;
         }
-        Ok(())
+        Ok(Seen { sequences, compacted: false })
     }
 
     fn see_nonce(&mut self, segment: [u8; 16], nonce: [u8; 12], content: u64) -> Result<(), Broken> {
@@ -110,6 +120,6 @@ fn number(bytes: &[u8], at: usize, len: usize) -> u64 {
 }
 
 /// FNV-1a: enough to tell two messages apart.
-fn hash(bytes: &[u8]) -> u64 {
+pub(super) fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -1,12 +1,16 @@
 //! What the clients, the driver and the checks of one run share.
 
 use super::coverage::Coverage;
+use super::durable::Places;
 use super::model::{Broken, Model, Name};
-use super::plan::Setup;
+use super::plan::{Setup, step_of};
 use super::templates::TemplateModel;
 use super::watch::Watch;
+use deltadb::command::{Failure, Version};
 use deltadb::runtime::signal::Signal;
+use deltadb::runtime::sim::Sim;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// What may go wrong in this life without being a fault of the server.
@@ -51,6 +55,14 @@ pub struct World {
     pub coverage: RefCell<Coverage>,
     /// The bytes that went out.
     pub watch: RefCell<Watch>,
+    /// Where the records of this life were written.
+    pub places: RefCell<Places>,
+    /// Entities whose newest record rotted, with its version.
+    pub rotten: RefCell<BTreeMap<Name, Version>>,
+    /// Something on its disk rotted.
+    pub has_rot: Cell<bool>,
+    /// It tries something out, and nothing further from there.
+    pub is_branch: bool,
     /// What may go wrong now.
     pub licence: Cell<Licence>,
     /// Operations without an answer.
@@ -70,6 +82,10 @@ impl World {
             templates: RefCell::default(),
             coverage: RefCell::default(),
             watch: RefCell::default(),
+            places: RefCell::default(),
+            rotten: RefCell::default(),
+            has_rot: Cell::new(false),
+            is_branch: false,
             licence: Cell::default(),
             in_flight: Cell::new(0),
             answered: Signal::default(),
@@ -86,12 +102,38 @@ impl World {
             templates: self.templates.clone(),
             coverage: RefCell::default(),
             watch: self.watch.clone(),
+            places: RefCell::default(),
+            rotten: RefCell::default(),
+            has_rot: Cell::new(false),
+            is_branch: true,
             licence: Cell::default(),
             in_flight: Cell::new(0),
             answered: Signal::default(),
             broken: RefCell::new(None),
             history: RefCell::new(None),
         })
+    }
+
+    /// Sees everything that this machine writes from now on.
+    pub fn watch(self: &Rc<Self>, sim: &Sim) {
+        self.places.take();
+        let world = self.clone();
+        sim.watch(Rc::new(move |request| {
+            let seen = world.watch.borrow_mut().see(request);
+            world.places.borrow_mut().note(request, &seen);
+        }));
+    }
+
+    /// Whether a request may be refused because too much waits; counts what waits.
+    pub fn excuses_overload(&self, failure: &Failure) -> bool {
+        const KINDS: [(&str, &str); 3] = [
+            ("writes wait for the disk", "overload: writes refused"),
+            ("reads wait for the disk", "overload: reads refused"),
+            ("the shard that owns this key", "overload: errands refused"),
+        ];
+        let kind = KINDS.iter().find(|(words, _)| failure.message.contains(words));
+        kind.iter().for_each(|(_, counted)| self.hit(*counted));
+        self.setup.tight && kind.is_some()
     }
 
     /// Counts one.
@@ -101,6 +143,7 @@ impl World {
 
     /// Notes that a rule was broken; the first one counts.
     pub fn note_broken(&self, step: u32, broken: Broken) {
+        let step = step_of(step);
         self.tell(|| format!("{step:>5} BROKEN {}: {}", broken.rule, broken.detail));
         self.broken.borrow_mut().get_or_insert((step, broken));
     }

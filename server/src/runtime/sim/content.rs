@@ -58,6 +58,11 @@ impl Content {
         &self.live
     }
 
+    /// What a power cut would leave if nothing unsynced survived it.
+    pub(super) fn stable(&self) -> &Pages {
+        &self.stable
+    }
+
     /// Changes both what readers see and what is stored: damage, or an operator's edit.
     pub(super) fn edit(&mut self, edit: impl Fn(&mut Pages)) {
         edit(&mut self.live);

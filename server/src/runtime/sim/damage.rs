@@ -36,6 +36,16 @@ impl DiskImage {
         Ok(self.file(self.find_file(path.as_ref())?)?.content.live().to_vec())
     }
 
+    /// Bytes of a file, named by its inode as a `DiskRequest` names it, as a power cut right now would leave them if
+    /// nothing unsynced survived it; none where no stable name leads to the file.
+    pub fn peek_stable(&self, inode: u64, offset: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        let found = self.file(inode).ok().filter(|_| self.is_reachable_stably(inode));
+        let read = found.map_or(0, |node| node.content.stable().read(offset, &mut bytes));
+        bytes.truncate(read);
+        bytes
+    }
+
     /// Creates or replaces a file, with its directories.
     pub fn replace(&mut self, path: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
         let path = path.as_ref();

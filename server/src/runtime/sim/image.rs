@@ -373,6 +373,19 @@ impl DiskImage {
         apply_name(&mut self.directories, change, |directory| &mut directory.stable);
     }
 
+    /// Whether stable names lead to a file.
+    pub(super) fn is_reachable_stably(&self, inode: Inode) -> bool {
+        let (mut seen, mut waiting) = (BTreeSet::new(), vec![ROOT]);
+        while let Some(directory) = waiting.pop() {
+            let Some(entries) = self.directories.get(&directory).filter(|_| seen.insert(directory)) else { continue };
+            if entries.stable.values().any(|child| *child == inode) {
+                return true;
+            }
+            waiting.extend(entries.stable.values());
+        }
+        false
+    }
+
     /// After a power loss: what no stable name leads to is gone.
     fn drop_unreachable(&mut self) {
         let (mut reachable, mut waiting) = (BTreeSet::new(), vec![ROOT]);

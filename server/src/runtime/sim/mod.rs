@@ -267,6 +267,11 @@ impl SimPlatform {
             spawn: SimSpawn(Rc::clone(core)),
         }
     }
+
+    /// Looks at the disk, for whoever tests and holds no [`Sim`].
+    pub fn look<T>(&self, look: impl FnOnce(&DiskImage) -> T) -> T {
+        look(&self.disk.0.image.borrow())
+    }
 }
 
 impl Platform for SimPlatform {

@@ -104,6 +104,12 @@ pub struct LogSizes {
     pub space_poll_ms: u64,
     /// The scrub reads no faster than this; 0: there is none.
     pub scrub_bytes_per_s: u64,
+    /// Bytes that it reads at once.
+    pub scrub_piece_bytes: usize,
+    /// From the beginning of one pass to that of the next.
+    pub scrub_interval_ms: u64,
+    /// A pass takes this long where no bound asks for more.
+    pub scrub_spread_ms: u64,
 }
 
 impl Default for LogSizes {
@@ -122,6 +128,9 @@ impl Default for LogSizes {
             tail_delay_ms: 100,
             space_poll_ms: 500,
             scrub_bytes_per_s: 0,
+            scrub_piece_bytes: limits::SCRUB_PIECE_BYTES,
+            scrub_interval_ms: limits::SCRUB_INTERVAL_MS,
+            scrub_spread_ms: limits::SCRUB_PASS_SPREAD_MS,
         }
     }
 }

@@ -15,9 +15,7 @@ use super::segment::checkpoint_path;
 use super::state::{FileOf, LogStorage};
 use super::verify::SegmentCheck;
 use crate::crypto::seal::{Purpose, SealingKey};
-use crate::limits::{
-    DAMAGED_PLACES_KEPT, SCRUB_BYTES_PER_S_MIN, SCRUB_INTERVAL_MS, SCRUB_PASS_SPREAD_MS, SCRUB_PIECE_BYTES,
-};
+use crate::limits::{DAMAGED_PLACES_KEPT, SCRUB_BYTES_PER_S_MIN};
 use crate::runtime::platform::{Clock, Platform};
 use crate::runtime::publish::read_whole;
 use std::rc::Rc;
@@ -79,7 +77,7 @@ impl<P: Platform> LogStorage<P> {
         let mut pass = match pass {
             Some(pass) => pass,
             None => {
-                self.scrub.borrow_mut().next_pass_ns = now_ns + SCRUB_INTERVAL_MS * 1_000_000;
+                self.scrub.borrow_mut().next_pass_ns = now_ns + self.sizes.scrub_interval_ms * 1_000_000;
                 self.begin_pass()
             }
         };
@@ -129,7 +127,7 @@ impl<P: Platform> LogStorage<P> {
     fn begin_pass(&self) -> Pass<P> {
         let listed = self.state.borrow().segments.listed();
         let bytes: u64 = listed.iter().map(|segment| segment.written.get()).sum();
-        let pace = (bytes / (SCRUB_PASS_SPREAD_MS / 1000)).max(SCRUB_BYTES_PER_S_MIN);
+        let pace = (bytes * 1000 / self.sizes.scrub_spread_ms.max(1)).max(SCRUB_BYTES_PER_S_MIN);
         Pass {
             waiting: listed.iter().rev().map(|segment| segment.number()).collect(),
             current: None,
@@ -158,11 +156,11 @@ impl<P: Platform> LogStorage<P> {
                 let Some(segment) = listed.into_iter().find(|segment| segment.number() == number) else {
                     return Some(0);
                 };
-                (SegmentCheck::new(segment), Window::unhurried(SCRUB_PIECE_BYTES))
+                (SegmentCheck::new(segment), Window::unhurried(self.sizes.scrub_piece_bytes))
             }
         };
         let before = check.seen.bytes;
-        let (window, done) = self.check_piece(&mut check, window, SCRUB_PIECE_BYTES as u64, damage).await;
+        let (window, done) = self.check_piece(&mut check, window, self.sizes.scrub_piece_bytes as u64, damage).await;
         if !damage.is_empty() {
             // It is read, but no longer compacted.
             check.segment.damaged.set(true);
@@ -239,7 +237,9 @@ impl<P: Platform> LogStorage<P> {
         let data_key = state.keyring.get(header.key_id).ok_or("the keyring does not hold its data key")?;
         let key = SealingKey::derive(data_key, &header.salt, Purpose::Manifest);
         let manifest = Manifest::open(file, &header, &key).map_err(|error| error.to_string())?;
-        if manifest.number == state.manifest_number {
+        // One whose publication failed may lie there all the same; nothing is written any more then.
+        let failed = state.check_writable().is_err() && manifest.number == state.manifest_number + 1;
+        if manifest.number == state.manifest_number || failed {
             return Ok(());
         }
         Err(format!("it is manifest {}, and {} was written last", manifest.number, state.manifest_number))

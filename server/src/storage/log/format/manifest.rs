@@ -101,7 +101,7 @@ pub struct SegmentRef {
 pub struct SegmentEnd {
     /// Behind the last frame; the footer lies there when there is one.
     pub offset: u64,
-    /// Whether a footer follows. A segment that was recovered after a crash has none.
+    /// Whether a footer follows. A segment that was recovered after a crash has none that counts.
     pub footer: bool,
     /// Number of the last frame at or before this end.
     pub last_frame: u64,

@@ -243,7 +243,9 @@ impl<P: Platform> Recovery<'_, P> {
             segment.written.set(offset);
             segment.last_frame.set((last_frame, last_tag));
             segment.frames.set(footer.frames);
-            segment.end.set(Some(SegmentEnd { offset, footer: true, last_frame, last_tag }));
+            // The crash came before the manifest told of the end, and perhaps before the file was cut behind the footer:
+            // it is a recovered segment like any other, and what lies behind its last frame counts for nothing.
+            segment.end.set(Some(SegmentEnd { offset, footer: false, last_frame, last_tag }));
         }
         Ok(())
     }

@@ -216,3 +216,37 @@ fn the_offline_check_finds_missing_files_keys_and_strangers() {
     fixture.platform.disk.put(&fixture.path("1.seg"), &bytes);
     assert!(fixture.offline_check().damage.iter().any(|damage| damage.offset == end));
 }
+
+/// A segment that fills and is sealed, and some more; until the disk is dead.
+fn fill_a_segment(fixture: &mut Fixture, log: &TestLog) {
+    for number in 0..26 {
+        if fixture.try_put(log, "s", &format!("k{number}"), &[b'1'; 1500]).is_err() {
+            return;
+        }
+    }
+    fixture.settle();
+}
+
+#[test]
+fn what_a_crash_or_a_dead_disk_leaves_anywhere_is_not_taken_for_damage() {
+    let mut whole = Fixture::scrubbed();
+    let log = whole.open();
+    let before = whole.platform.disk.operations();
+    fill_a_segment(&mut whole, &log);
+    assert!(!sealed(&log).is_empty());
+    let operations = whole.platform.disk.operations() - before;
+    for dead_after in 0..operations {
+        let mut fixture = Fixture::scrubbed();
+        let log = fixture.open();
+        fixture.platform.disk.die_after(dead_after);
+        fill_a_segment(&mut fixture, &log);
+        fixture.wait(Duration::from_millis(SCRUB_INTERVAL_MS));
+        assert_eq!(log.status().damage, Vec::<String>::new(), "on a disk that died after {dead_after}");
+        let disk = fixture.platform.disk.after_power_failure();
+        drop(log);
+        fixture.restart_on(disk);
+        let log = fixture.open();
+        fixture.wait(Duration::from_secs(60));
+        assert_eq!((log.status().damage, figures(&log).0), (Vec::new(), 1), "after a crash after {dead_after}");
+    }
+}
