@@ -12,9 +12,17 @@ use deltadb::limits::{
     BATCH_BYTES_MAX, BODY_BYTES_DEFAULT, CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, OUTPUT_BYTES_SHARD_MAX,
     PENDING_BYTES_MAX, REQUEST_TIMEOUT_MS,
 };
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+/// One test at a time: each wants most of the descriptors that a process may have, and judges pace or memory.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    // One that failed leaves nothing behind.
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 const CACHE_BYTES: u64 = 32 << 20;
 const SHARDS: u64 = 2;
@@ -131,6 +139,7 @@ fn server(shards: u64) -> TestServer {
 
 #[test]
 fn ten_thousand_unruly_connections_are_each_answered_and_others_served() {
+    let _alone = alone();
     let server = server(SHARDS);
     server.http().put("/entity/crowd/known", "[1]").expect(201);
     let mut calm = calm(&server);
@@ -177,6 +186,7 @@ fn ten_thousand_unruly_connections_are_each_answered_and_others_served() {
 
 #[test]
 fn a_client_that_floods_slows_the_others_little() {
+    let _alone = alone();
     for &flood in FLOODS_PACED {
         let server = server(1);
         write_what_is_asked_for(&server, flood);
@@ -206,6 +216,7 @@ fn a_client_that_floods_slows_the_others_little() {
 
 #[test]
 fn those_for_whom_there_is_no_room_are_told_so() {
+    let _alone = alone();
     const TOO_MANY: usize = 40;
     let server = server(1);
     server.http().put("/entity/crowd/known", "[1]").expect(201);
@@ -232,6 +243,7 @@ fn those_for_whom_there_is_no_room_are_told_so() {
 
 #[test]
 fn floods_of_reads_stay_within_the_bounds_of_memory_and_are_answered_when_they_read() {
+    let _alone = alone();
     let members = long::rounds(200, 1000);
     let bound = CACHE_BYTES + members as u64 * FLOOD_CONNECTION_BYTES + OUTPUT_BYTES_SHARD_MAX as u64 + WRITES_BYTES;
     bears(Flood::Reads, members, bound);
@@ -239,12 +251,14 @@ fn floods_of_reads_stay_within_the_bounds_of_memory_and_are_answered_when_they_r
 
 #[test]
 fn floods_of_writes_stay_within_the_bounds_of_memory_and_are_answered_when_they_read() {
+    let _alone = alone();
     let members = long::rounds(100, 500);
     bears(Flood::Writes, members, CACHE_BYTES + members as u64 * FLOOD_CONNECTION_BYTES + WRITES_BYTES);
 }
 
 #[test]
 fn floods_of_large_writes_stay_within_the_bounds_of_memory_and_are_answered_when_they_read() {
+    let _alone = alone();
     let members = long::rounds(30, 200);
     // One body of each at a time, in memory that may have grown to twice its size.
     let connection = FLOOD_CONNECTION_BYTES + 2 * BODY_BYTES_DEFAULT as u64;
