@@ -138,7 +138,8 @@ pub const IDLE_TIMEOUT_MS: u64 = 600_000;
 pub const SEND_TIMEOUT_MS: u64 = 30_000;
 /// A graceful drain takes no longer: whoever still waits then is answered without the disk.
 pub const DRAIN_TIMEOUT_MS: u64 = 20_000;
-/// After it, sealing the log takes no longer; what is not sealed is recovered at the next start.
+/// After it, sealing the log may go on for as long as it gets ahead once in this time; what is not sealed is recovered at
+/// the next start.
 pub const SEAL_TIMEOUT_MS: u64 = 30_000;
 
 const _: () = assert!(BODY_BYTES_DEFAULT <= BATCH_BYTES_MAX);

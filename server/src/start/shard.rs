@@ -82,7 +82,7 @@ async fn serve(plan: &Arc<Plan>, context: ShardContext) -> Result<ShardReport, F
     sealed
 }
 
-/// Ends the log, unless the disk takes longer than anybody should wait for a stop.
+/// Ends the log, unless the disk does not answer. The last checkpoint of a large shard may take long.
 async fn seal(
     index: usize,
     platform: &Production,
@@ -91,16 +91,32 @@ async fn seal(
 ) -> Result<ShardReport, Failed> {
     let unsealed =
         |reason: &str| format!("shard {index} did not seal its log ({reason}); nothing acknowledged is lost");
-    let in_time = async { Some(storage.shutdown().await) };
-    let too_late = async {
-        platform.clock().sleep(patience).await;
-        None
-    };
-    match or(in_time, too_late).await {
+    match while_it_gets_ahead(platform.clock(), patience, || storage.chunks_written(), storage.shutdown()).await {
         Some(Ok(())) => Ok(ShardReport::Stopped),
         Some(Err(error)) => Err((ExitStatus::Failure, unsealed(&error.to_string()))),
         None => Ok(ShardReport::Abandoned { message: unsealed("the disk does not answer") }),
     }
+}
+
+/// Waits for work that counts its steps; not any more once it makes none for so long.
+async fn while_it_gets_ahead<T>(
+    clock: &impl Clock,
+    patience: Duration,
+    steps: impl Fn() -> u64,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let stands_still = async {
+        let mut seen = steps();
+        loop {
+            clock.sleep(patience).await;
+            let now = steps();
+            if now == seen {
+                return None;
+            }
+            seen = now;
+        }
+    };
+    or(async { Some(work.await) }, stands_still).await
 }
 
 async fn open_log(plan: &Plan, index: usize, platform: &Production) -> Result<Rc<LogStorage<Production>>, Failed> {
@@ -346,5 +362,33 @@ async fn farewell(platform: &Production, net: &Net) {
     let deadline_ns = platform.clock().now_ns() + FAREWELL.as_nanos() as u64;
     while net.connections() > 0 && platform.clock().now_ns() < deadline_ns {
         platform.clock().sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::sim::Sim;
+    use std::cell::Cell;
+
+    #[test]
+    fn work_is_waited_for_while_it_gets_ahead_and_no_longer() {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        let sim = Sim::new(1);
+        let clock = sim.platform().clock().clone();
+        let steps = Cell::new(0);
+        let work = async {
+            for _ in 0..20 {
+                clock.sleep(PATIENCE / 3).await;
+                steps.set(steps.get() + 1);
+            }
+            "done"
+        };
+        assert_eq!(sim.run_until(while_it_gets_ahead(&clock, PATIENCE, || steps.get(), work)).unwrap(), Some("done"));
+        let begun = clock.now_ns();
+        let hangs = std::future::pending::<()>();
+        assert_eq!(sim.run_until(while_it_gets_ahead(&clock, PATIENCE, || 7, hangs)).unwrap(), None);
+        let waited = Duration::from_nanos(clock.now_ns() - begun);
+        assert!((PATIENCE..PATIENCE * 2).contains(&waited), "{waited:?}");
     }
 }

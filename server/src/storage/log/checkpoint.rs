@@ -191,6 +191,7 @@ impl<P: Platform> LogStorage<P> {
                 let body = body.map_err(|error| failed(&io::Error::other(error)))?;
                 self.platform.spawn().yield_if_due().await;
                 writer.write(&body, false, self.nonce()).await.map_err(|error| failed(&error))?;
+                self.chunks_written.set(self.chunks_written.get() + 1);
             }
             if done {
                 break;

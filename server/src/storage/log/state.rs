@@ -172,6 +172,8 @@ pub struct LogStorage<P: Platform> {
     pub(super) jobs: Cell<usize>,
     /// No new background job may begin.
     pub(super) closing: Cell<bool>,
+    /// Checkpoint chunks written so far.
+    pub(super) chunks_written: Cell<u64>,
     pub(super) scrub: RefCell<Scrub<P>>,
     pub(super) this: Weak<Self>,
 }
@@ -342,6 +344,11 @@ impl<P: Platform> LogStorage<P> {
         {
             state.retired.push(segment);
         }
+    }
+
+    /// Rises while a checkpoint is being written: how a long one is told from a disk that does not answer.
+    pub fn chunks_written(&self) -> u64 {
+        self.chunks_written.get()
     }
 
     /// Whether a small document would be taken now. Cheap, unlike a whole status.

@@ -99,6 +99,7 @@ impl<P: Platform> LogStorage<P> {
             preparation_lock: Lock::default(),
             maintenance_lock: Lock::default(),
             jobs: Cell::new(0),
+            chunks_written: Cell::new(0),
             closing: Cell::new(false),
             scrub: RefCell::default(),
             this: this.clone(),
