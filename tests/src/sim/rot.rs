@@ -165,7 +165,9 @@ fn flip_in_segment(world: &World, sim: &Sim, server: &Server, path: &Path, rando
         all.pop();
     }
     let Some((at, padded)) = any(&all, random) else { return };
-    let records = records_of(&segment, at);
+    // A length that rotted tells nothing of where records are.
+    let mut layouts = world.layouts.borrow_mut();
+    let records = layouts.entry((path.to_owned(), at)).or_insert_with(|| records_of(&segment, at)).clone();
     let chosen = any(&records, random).filter(|_| random.below(5) > 0);
     let bit = match chosen {
         Some((from, to, _)) => random.between(from as u64 * 8, to as u64 * 8 - 1),

@@ -11,6 +11,7 @@ use deltadb::runtime::signal::Signal;
 use deltadb::runtime::sim::Sim;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 /// What may go wrong in this life without being a fault of the server.
@@ -61,6 +62,8 @@ pub struct World {
     pub rotten: RefCell<BTreeMap<Name, Version>>,
     /// Something on its disk rotted.
     pub has_rot: Cell<bool>,
+    /// Records of the frames of segments, each as it was before any of its bits flipped: begin, end and version.
+    pub layouts: RefCell<BTreeMap<(PathBuf, usize), Vec<(usize, usize, u64)>>>,
     /// It tries something out, and nothing further from there.
     pub is_branch: bool,
     /// What may go wrong now.
@@ -85,6 +88,7 @@ impl World {
             places: RefCell::default(),
             rotten: RefCell::default(),
             has_rot: Cell::new(false),
+            layouts: RefCell::default(),
             is_branch: false,
             licence: Cell::default(),
             in_flight: Cell::new(0),
@@ -105,6 +109,7 @@ impl World {
             places: RefCell::default(),
             rotten: RefCell::default(),
             has_rot: Cell::new(false),
+            layouts: RefCell::default(),
             is_branch: true,
             licence: Cell::default(),
             in_flight: Cell::new(0),
