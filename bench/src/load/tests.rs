@@ -1,4 +1,4 @@
-//! The account against servers that lose, double, swap or damage replies.
+//! The account against servers that lose, double, swap, damage or withhold replies.
 
 use super::*;
 use crate::driver::{Address, Redis, Stream, Wire};
@@ -8,6 +8,7 @@ use crate::workload::{Draws, Mix, Preload};
 use delta_wire::encode::{Scratch, document, written};
 use delta_wire::generated::{self as tables, Body};
 use delta_wire::{FrameDecoder, read_frame};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -16,6 +17,14 @@ use std::thread::JoinHandle;
 
 const KEYS: u64 = 20;
 const CONNECTIONS: usize = 3;
+/// Of open loops, in requests per second; the time between two requests.
+const RATE: f64 = 2_000.0;
+const INTERVAL: Duration = Duration::from_micros(500);
+/// More in flight on a connection than there are requests in these runs: none waits for a free connection.
+const AMPLE: usize = 4_096;
+/// The server stops at this request, until as many more are due.
+const STALL_AT: usize = 100;
+const STALLED: usize = 600;
 
 /// Documents by key, with their versions; shared by the fake servers of one run.
 type Store = Arc<Mutex<HashMap<String, (u64, Vec<u8>)>>>;
@@ -25,47 +34,65 @@ type Mischief = fn(&mut Vec<Vec<u8>>, usize);
 
 fn none(_: &mut Vec<Vec<u8>>, _: usize) {}
 
-/// A run over connections that each lead to a fake server of its own, all with every key stored.
-fn run_against(
-    driver: &mut dyn Driver,
-    serve: fn(UnixStream, Mischief, Store),
-    mischief: Mischief,
-    rate: Option<f64>,
-) -> Measured {
-    let mut servers: Vec<JoinHandle<()>> = Vec::new();
-    let store = Store::default();
-    let mut connections = Vec::new();
-    for _ in 0..CONNECTIONS {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let store = store.clone();
-        servers.push(std::thread::spawn(move || serve(theirs, mischief, store)));
-        connections.push(Connection { stream: Stream::Unix(ours), lane: None });
-    }
-    let plan = Plan {
+/// A short run of a mix of all, as the tests of faults want it.
+fn short_run(driver: &mut dyn Driver, serve: fn(UnixStream, Mischief, Store), mischief: Mischief) -> Measured {
+    run_against(driver, serve, mischief, CONNECTIONS, &plan(), &mut draws())
+}
+
+fn plan() -> Plan {
+    Plan {
         pipeline: 8,
-        rate,
+        rate: None,
         warmup: Duration::from_millis(5),
         duration: Some(Duration::from_millis(60)),
         server_pids: vec![std::process::id()],
         drain: Duration::from_millis(100),
         first_revision: 1_000,
-    };
-    let documents = Documents::new(200).unwrap();
+    }
+}
+
+/// At [`RATE`]. Slow machines take their time to answer the last requests.
+fn open_loop(pipeline: usize) -> Plan {
+    Plan { pipeline, rate: Some(RATE), drain: DRAIN, ..plan() }
+}
+
+fn draws() -> Draws {
     let (mix, distribution) = Mix::ycsb("F").unwrap();
-    let mut source = Draws::new(3, mix, Distribution::by_name(distribution, KEYS).unwrap(), KEYS);
-    let setup = Setup { driver, source: &mut source, documents: &documents, lanes: &Lanes::default() };
-    let measured = run(&plan, setup, connections).unwrap();
+    Draws::new(3, mix, Distribution::by_name(distribution, KEYS).unwrap(), KEYS)
+}
+
+/// A run over connections that each lead to a fake server of its own, all with every key stored.
+fn run_against(
+    driver: &mut dyn Driver,
+    serve: fn(UnixStream, Mischief, Store),
+    mischief: Mischief,
+    connection_count: usize,
+    plan: &Plan,
+    source: &mut dyn Source,
+) -> Measured {
+    let mut servers: Vec<JoinHandle<()>> = Vec::new();
+    let store = Store::default();
+    let mut connections = Vec::new();
+    for _ in 0..connection_count {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let store = store.clone();
+        servers.push(std::thread::spawn(move || serve(theirs, mischief, store)));
+        connections.push(Connection { stream: Stream::Unix(ours), lane: None });
+    }
+    let documents = Documents::new(200).unwrap();
+    let setup = Setup { driver, source, documents: &documents, lanes: &Lanes::default() };
+    let measured = run(plan, setup, connections).unwrap();
     servers.into_iter().for_each(|server| server.join().unwrap());
     measured
 }
 
 fn redis_run(mischief: Mischief) -> Measured {
-    run_against(&mut Redis::new(Address::from("")), serve_redis, mischief, None)
+    short_run(&mut Redis::new(Address::from("")), serve_redis, mischief)
 }
 
 fn wire_run(mischief: Mischief) -> Measured {
     let mut driver = Wire::new(Address::from(""), "s".to_owned(), "", false, 8);
-    run_against(&mut driver, serve_wire, mischief, None)
+    short_run(&mut driver, serve_wire, mischief)
 }
 
 fn put(store: &Store, key: &str, document: &[u8]) -> u64 {
@@ -170,14 +197,76 @@ fn honest_servers_leave_a_clean_account() {
     }
 }
 
-#[test]
-fn an_open_loop_asks_at_its_rate_and_no_faster() {
+/// An open loop of one or more connections with ample room, and how often it must and may have asked by its schedule,
+/// however fast the machine is.
+fn ask_on_schedule(mischief: Mischief, connection_count: usize, plan: &Plan) -> Measured {
+    let begun = Instant::now();
     let mut driver = Redis::new(Address::from(""));
-    let measured = run_against(&mut driver, serve_redis, none, Some(2_000.0));
+    let measured = run_against(&mut driver, serve_redis, mischief, connection_count, plan, &mut draws());
+    let at_most = (begun.elapsed().as_secs_f64() * RATE) as u64 + 1;
     assert!(measured.is_clean(), "{:?} {:?}", measured.faults, measured.first_trouble);
-    // The second request of a read-modify-write is not paced.
+    // Each paced request of this mix reads, and the write that may follow is not paced. Every reply is waited for.
+    let asked = measured.verified;
+    let at_least = ((plan.warmup + measured.elapsed).as_secs_f64() * RATE) as u64;
+    assert!((at_least..=at_most).contains(&asked), "asked {asked} times, not {at_least} to {at_most}");
+    measured
+}
+
+#[test]
+fn an_open_loop_asks_at_its_rate_no_slower_and_no_faster() {
+    let measured = ask_on_schedule(none, CONNECTIONS, &open_loop(AMPLE));
     assert!(measured.answered > 0);
-    assert!(measured.latencies_ns(Kind::Read).len() as f64 <= measured.elapsed.as_secs_f64() * 2_000.0 + 1.0);
+    assert!(measured.latencies_ns(Kind::Read).len() as f64 <= measured.elapsed.as_secs_f64() * RATE + 1.0);
+}
+
+#[test]
+fn a_stalled_server_is_asked_as_often_as_any() {
+    thread_local!(static WITHHELD: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) });
+    // It waits for requests: from a generator that waits for its replies none would come, and these would be lost.
+    let withhold: Mischief = |replies, answered| {
+        let received = answered + replies.len();
+        WITHHELD.with_borrow_mut(|withheld| {
+            withheld.append(replies);
+            if !(STALL_AT..STALL_AT + STALLED).contains(&received) {
+                replies.append(withheld);
+            }
+        });
+    };
+    // At the end of the measured time, more have been due than the server waits for.
+    let duration = Some(INTERVAL * (STALL_AT + STALLED + 100) as u32);
+    ask_on_schedule(withhold, 1, &Plan { duration, ..open_loop(AMPLE) });
+}
+
+#[test]
+fn a_stall_is_charged_to_every_request_that_was_due_during_it() {
+    // The stall itself; nothing is waited for by it.
+    let stall: Mischief = |replies, answered| {
+        if (answered..answered + replies.len()).contains(&STALL_AT) {
+            std::thread::sleep(INTERVAL * STALLED as u32);
+        }
+    };
+    let asked = (STALL_AT + STALLED + 100) as u64;
+    // Few requests find room on the connection during the stall: most of its price is that of those that do not.
+    let plan = Plan { warmup: Duration::ZERO, duration: None, ..open_loop(8) };
+    let begun = Instant::now();
+    let mut driver = Redis::new(Address::from(""));
+    let measured = run_against(&mut driver, serve_redis, stall, 1, &plan, &mut Preload::reading(asked));
+    let unmeasured = begun.elapsed() - measured.elapsed;
+    assert!(measured.is_clean(), "{:?} {:?}", measured.faults, measured.first_trouble);
+    let latencies_ns = measured.latencies_ns(Kind::Read);
+    assert_eq!((measured.verified, measured.answered), (asked, asked));
+    // What is due at the very start is due before the measuring begins, and only that has no latency.
+    let early = asked - latencies_ns.len();
+    assert!(early <= (unmeasured.as_secs_f64() * RATE) as u64 + 1, "{early} requests have no latency");
+    // The server had the first of them when it was due, or later, and each later one had to wait for an interval less:
+    // of all that were due, a quarter waited for three quarters of the stall, half of them for half of it, and so on.
+    for quarters in 0..4 {
+        let latency = INTERVAL * STALLED as u32 * quarters / 4;
+        let count = latencies_ns.count_between(latency.as_nanos() as u64, u64::MAX);
+        let due_in_stall = STALLED as u64 * u64::from(4 - quarters) / 4;
+        let expected = due_in_stall.saturating_sub(early.saturating_sub(STALL_AT as u64));
+        assert!(count >= expected, "{count} requests took {latency:?} or longer, not {expected}");
+    }
 }
 
 #[test]
