@@ -13,7 +13,11 @@ pub fn skip(reason: &str) {
     let thread = std::thread::current();
     let is_required = std::env::var_os(REQUIRE).is_some_and(|value| value != "0" && !value.is_empty());
     assert!(!is_required, "{REQUIRE} is set, and this cannot be done here: {reason}");
-    let line = format!("SKIPPED {}: {reason}\n", thread.name().unwrap_or("a test"));
+    say(&format!("SKIPPED {}: {reason}", thread.name().unwrap_or("a test")));
+}
+
+/// Says something past the runner that is no failure wherever it is.
+pub fn say(words: &str) {
     // `eprintln!` is what the runner keeps; this is not. One write, so that lines of several tests stay whole.
-    let _ = std::io::stderr().lock().write_all(line.as_bytes());
+    let _ = std::io::stderr().lock().write_all(format!("{words}\n").as_bytes());
 }

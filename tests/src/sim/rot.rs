@@ -13,7 +13,7 @@ use super::damage::{FRAME_HEADER_BYTES, RECORD_HEADER_BYTES, any, frames, is_sea
 use super::model::{Broken, Name, broken};
 use super::plan::{Operation, Stream, pick, stream};
 use super::server::{Server, StartFailure, StartOptions};
-use super::world::World;
+use super::world::{Layout, World};
 use deltadb::runtime::platform::{Clock, Platform};
 use deltadb::runtime::sim::{DiskImage, Random, Sim, Survival};
 use deltadb::storage::{ReadError, Storage};
@@ -188,7 +188,7 @@ fn flip_in_segment(world: &World, sim: &Sim, server: &Server, path: &Path, rando
 }
 
 /// Where the records of a frame begin and end, and their versions.
-fn records_of(segment: &[u8], frame: usize) -> Vec<(usize, usize, u64)> {
+fn records_of(segment: &[u8], frame: usize) -> Layout {
     let end = frame + number(&segment[frame..], 44, 4) as usize;
     let (mut at, mut found) = (frame + FRAME_HEADER_BYTES, Vec::new());
     while at + RECORD_HEADER_BYTES <= end.min(segment.len()) {

@@ -44,6 +44,9 @@ impl Licence {
     }
 }
 
+/// Where the records of a frame begin and end, and their versions.
+pub type Layout = Vec<(usize, usize, u64)>;
+
 /// The shared state.
 pub struct World {
     /// The setting.
@@ -62,8 +65,8 @@ pub struct World {
     pub rotten: RefCell<BTreeMap<Name, Version>>,
     /// Something on its disk rotted.
     pub has_rot: Cell<bool>,
-    /// Records of the frames of segments, each as it was before any of its bits flipped: begin, end and version.
-    pub layouts: RefCell<BTreeMap<(PathBuf, usize), Vec<(usize, usize, u64)>>>,
+    /// The frames of segments, by file and offset, each as it was before any of its bits flipped.
+    pub layouts: RefCell<BTreeMap<(PathBuf, usize), Layout>>,
     /// It tries something out, and nothing further from there.
     pub is_branch: bool,
     /// What may go wrong now.
