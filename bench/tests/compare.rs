@@ -58,11 +58,14 @@ fn a_comparison_finds_every_reply_right_and_leaves_nothing_behind() {
     }
     let marks: Vec<&Value> = lines.iter().filter(|line| line["mark"].is_string()).collect();
     assert!(marks.len() > 20);
-    // Those of our own server and the bare ones need nobody else, and have a figure each.
+    // Those of our own server and the bare ones need nobody else, and have a figure each, unless a busy machine did not
+    // keep the pace at which it is taken.
     let of_our_own = ["commits:", "idle server", "Unix socket", "HTTP GET", "two shards"];
     let has_figure = |start: &&str| {
         let mut own = marks.iter().filter(|mark| mark["mark"].as_str().unwrap().starts_with(start)).peekable();
-        own.peek().is_some() && own.all(|mark| mark["figure"].is_f64())
+        let is_too_slow =
+            |mark: &Value| mark["detail"].as_str().is_some_and(|detail| detail.ends_with("that were due"));
+        own.peek().is_some() && own.all(|mark| mark["figure"].is_f64() || is_too_slow(mark))
     };
     assert!(of_our_own.iter().all(has_figure), "{marks:?}");
     assert!(std::fs::read_to_string(report).unwrap().contains("</html>"));
