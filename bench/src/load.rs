@@ -2,7 +2,9 @@
 //!
 //! Closed loop: each connection keeps `pipeline` requests in flight. Open loop: requests are due at fixed times
 //! whatever the server does, and their latency counts from when they were due, so that a stall is charged to every
-//! request it delays. In both, every reply is settled in the ledger and every document read is checked.
+//! request it delays. One that lasts beyond the measured time is charged in full: what became due in that time is still
+//! sent after it, and what was started in it is waited for. In both, every reply is settled in the ledger and every
+//! document read is checked.
 
 mod line;
 mod pace;
@@ -21,10 +23,12 @@ use anyhow::{Result, ensure};
 use line::{Line, Pending};
 use pace::Pace;
 use rustix::time::{ClockId, clock_gettime};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 use versions::Versions;
 
-/// How long replies are waited for once nothing is asked any more, unless a test wants it otherwise.
+/// How long replies are waited for once nothing is asked any more, unless a test wants it otherwise; and how long what
+/// became due in the measured time of an open loop is sent after it.
 pub const DRAIN: Duration = Duration::from_secs(5);
 /// Shortest wait for the end of a phase.
 const WAIT_MIN: Duration = Duration::from_micros(10);
@@ -44,7 +48,7 @@ pub struct Plan {
     pub duration: Option<Duration>,
     /// Processes whose CPU time is the server's.
     pub server_pids: Vec<u32>,
-    /// How long replies are waited for at the end.
+    /// How long replies are waited for at the end, and what is overdue is sent.
     pub drain: Duration,
     /// First of the revisions that are written.
     pub first_revision: u64,
@@ -91,6 +95,9 @@ struct Load<'a> {
     begun: Instant,
     now_ns: u64,
     phase_start_ns: u64,
+    /// The time measured, as far as it is known.
+    measured_ns: Range<u64>,
+    last_issue_ns: u64,
     source_is_dry: bool,
     revision: u64,
     versions: Versions,
@@ -111,6 +118,8 @@ impl<'a> Load<'a> {
             begun: Instant::now(),
             now_ns: 0,
             phase_start_ns: 0,
+            measured_ns: u64::MAX..u64::MAX,
+            last_issue_ns: 0,
             source_is_dry: false,
             revision: plan.first_revision,
             versions: Versions::default(),
@@ -140,6 +149,7 @@ impl<'a> Load<'a> {
     fn start_measuring(&mut self) -> Result<()> {
         self.cpu_at_start = Some((self.server_cpu()?, own_cpu()));
         self.enter(Phase::Measuring);
+        self.measured_ns.start = self.phase_start_ns;
         Ok(())
     }
 
@@ -148,20 +158,34 @@ impl<'a> Load<'a> {
     }
 
     fn is_over(&self) -> bool {
-        let drained =
-            || self.outstanding() == 0 || self.now_ns - self.phase_start_ns > self.plan.drain.as_nanos() as u64;
+        let drained = || self.outstanding() == 0 || self.now_ns > self.end_of_patience_ns();
         (self.phase == Phase::Draining && drained()) || !self.lines.iter().any(|line| line.is_open)
+    }
+
+    fn drain_ns(&self) -> u64 {
+        self.plan.drain.as_nanos() as u64
+    }
+
+    /// Draining: until when replies are waited for.
+    fn end_of_patience_ns(&self) -> u64 {
+        self.phase_start_ns.max(self.last_issue_ns) + self.drain_ns()
+    }
+
+    /// Whether what is due is asked now.
+    fn is_asking(&self) -> bool {
+        self.phase != Phase::Draining || self.now_ns - self.phase_start_ns <= self.drain_ns()
     }
 
     /// How long the ring may wait now.
     fn wait(&self) -> Wait {
-        let until_phase_end = match (self.phase, self.plan.duration) {
-            (Phase::Warmup, _) => self.plan.warmup,
-            (Phase::Measuring, Some(duration)) => duration,
-            (Phase::Measuring, None) | (Phase::Draining, _) => self.plan.drain,
+        let after = |duration: Duration| self.phase_start_ns + duration.as_nanos() as u64;
+        let phase_end_ns = match (self.phase, self.plan.duration) {
+            (Phase::Warmup, _) => after(self.plan.warmup),
+            (Phase::Measuring, Some(duration)) => after(duration),
+            (Phase::Measuring, None) => after(self.plan.drain),
+            (Phase::Draining, _) => self.end_of_patience_ns(),
         };
         let now_ns = self.elapsed_ns();
-        let phase_end_ns = self.phase_start_ns + until_phase_end.as_nanos() as u64;
         let mut wait = Duration::from_nanos(phase_end_ns.saturating_sub(now_ns)).max(WAIT_MIN);
         if let (Some(pace), true) = (&self.pace, self.phase != Phase::Draining) {
             wait = wait.min(pace.until_next(now_ns).checked_sub(SLEEP_MIN).unwrap_or_default());
@@ -188,6 +212,7 @@ impl<'a> Load<'a> {
                         self.server_cpu()?.zip(server_cpu).map(|(after, before)| after.saturating_sub(before));
                 }
                 self.enter(Phase::Draining);
+                self.measured_ns.end = self.phase_start_ns;
             }
             _ => {}
         }
@@ -356,14 +381,13 @@ impl<'a> Load<'a> {
         let is_composite = matches!(pending.operation, Operation::ReadModifyWrite(_));
         if self.phase == Phase::Measuring {
             self.measured.count(self.now_ns - self.phase_start_ns);
-            // What was asked before the measuring began belongs to the warm-up, and a refusal is no fast success.
-            if succeeded && pending.operation_start_ns >= self.phase_start_ns {
-                let kind = if pending.is_read { Kind::Read } else { Kind::Write };
-                self.measured.record(kind, self.now_ns.saturating_sub(pending.start_ns));
-                if pending.is_second {
-                    let latency_ns = self.now_ns.saturating_sub(pending.operation_start_ns);
-                    self.measured.record(Kind::ReadModifyWrite, latency_ns);
-                }
+        }
+        // What was asked before the measuring began belongs to the warm-up, and a refusal is no fast success.
+        if succeeded && self.measured_ns.contains(&pending.operation_start_ns) {
+            self.measured.record(Kind::of(pending.is_read), self.now_ns.saturating_sub(pending.start_ns));
+            if pending.is_second {
+                let latency_ns = self.now_ns.saturating_sub(pending.operation_start_ns);
+                self.measured.record(Kind::ReadModifyWrite, latency_ns);
             }
         }
         (is_composite && pending.is_read && succeeded).then_some(Pending {
@@ -375,8 +399,9 @@ impl<'a> Load<'a> {
     }
 
     fn after_reply_in_open_loop(&mut self, number: usize, out: &mut Vec<u8>) {
-        let due_ns = self.pace.as_mut().and_then(|pace| pace.reply_on(number));
-        if let (Some(due_ns), true) = (due_ns, self.phase != Phase::Draining) {
+        if self.is_asking()
+            && let Some(due_ns) = self.pace.as_mut().and_then(|pace| pace.reply_on(number))
+        {
             self.issue_next(number, due_ns, out);
         }
     }
@@ -399,7 +424,7 @@ impl<'a> Load<'a> {
             self.source_is_dry = self.lines.iter().all(|line| line.is_dry || !line.is_open);
             return false;
         };
-        let is_read = matches!(operation, Operation::Read(_) | Operation::ReadModifyWrite(_));
+        let is_read = operation.begins_with_a_read();
         let pending =
             Pending { operation, is_second: false, is_read, start_ns, version_known: 0, operation_start_ns: start_ns };
         self.issue(number, pending, out);
@@ -407,6 +432,7 @@ impl<'a> Load<'a> {
     }
 
     fn issue(&mut self, number: usize, mut pending: Pending, out: &mut Vec<u8>) {
+        self.last_issue_ns = self.now_ns;
         let key_number = pending.operation.key();
         pending.version_known = self.versions.known(key_number);
         let key = Key::new(key_number);
@@ -431,10 +457,23 @@ impl<'a> Load<'a> {
         if lost + partial > 0 {
             self.measured.trouble(|| format!("{lost} requests were not answered, {partial} replies were cut off"));
         }
+        self.charge_what_was_never_sent();
         if self.measured.elapsed.is_zero() {
             self.measured.elapsed = Duration::from_nanos(self.now_ns - self.phase_start_ns);
         }
         Ok(self.measured)
+    }
+
+    /// What became due and found no connection with room until the end has waited so long at the least.
+    fn charge_what_was_never_sent(&mut self) {
+        let Some(pace) = &mut self.pace else { return };
+        while let Some(due_ns) = pace.overdue() {
+            let is_measured = self.measured_ns.contains(&due_ns);
+            if let (true, Some(operation)) = (is_measured, self.setup.source.next(None, self.setup.lanes)) {
+                self.measured.never_sent += 1;
+                self.measured.record(Kind::of(operation.begins_with_a_read()), self.now_ns.saturating_sub(due_ns));
+            }
+        }
     }
 }
 

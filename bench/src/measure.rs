@@ -24,6 +24,11 @@ impl Kind {
     /// All of them, in the order shown.
     pub const ALL: [Kind; 3] = [Kind::Read, Kind::Write, Kind::ReadModifyWrite];
 
+    /// That of a single request.
+    pub fn of(is_read: bool) -> Self {
+        if is_read { Kind::Read } else { Kind::Write }
+    }
+
     /// Its name in reports.
     pub fn name(self) -> &'static str {
         match self {
@@ -96,6 +101,9 @@ pub struct Measured {
     pub own_cpu: Duration,
     /// Open loop: how late the generator itself was at most.
     pub own_lag_max: Duration,
+    /// Open loop: requests due in the measured time that found no connection with room until the end. Each has what it
+    /// waited for its latency.
+    pub never_sent: u64,
 }
 
 impl Default for Measured {
@@ -116,6 +124,7 @@ impl Default for Measured {
             server_cpu: None,
             own_cpu: Duration::ZERO,
             own_lag_max: Duration::ZERO,
+            never_sent: 0,
         }
     }
 }

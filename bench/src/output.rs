@@ -35,6 +35,10 @@ pub fn table(title: &str, measured: &Measured) -> String {
         let _ = writeln!(text, "  server CPU: {cpu_us:.2} µs a request");
     }
     let _ = writeln!(text, "  generator: {:.0} % of its CPU{}", measured.own_load() * 100.0, lag(measured));
+    if measured.never_sent > 0 {
+        let waited = "requests waited for a connection until the end and count as answered then";
+        let _ = writeln!(text, "  the rate was not kept: {} {waited}", grouped(measured.never_sent));
+    }
     for (code, count) in &measured.errors {
         let _ = writeln!(text, "  ERROR {code}: {}", grouped(*count));
     }
@@ -72,6 +76,7 @@ pub fn json(title: &str, measured: &Measured) -> Value {
         "server_cpu_us_per_request": measured.server_cpu_us_per_request(),
         "generator_load": measured.own_load(),
         "generator_lag_us_max": measured.own_lag_max.as_secs_f64() * 1e6,
+        "never_sent": measured.never_sent,
         "errors": measured.errors,
         "faults": measured.faults.named().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
     })
@@ -129,16 +134,24 @@ mod tests {
         measured.server_cpu = Some(Duration::from_millis(4));
         measured.refused("overloaded");
         measured.faults.lost = 3;
+        measured.never_sent = 1_000;
         measured.trouble(|| "the reason".to_owned());
         let text = table("a run", &measured);
-        for part in ["500 requests/s", "4.00 µs a request", "ERROR overloaded: 1", "FAULT lost: 3", "first: the reason"]
-        {
+        for part in [
+            "500 requests/s",
+            "4.00 µs a request",
+            "not kept: 1,000 requests",
+            "ERROR overloaded: 1",
+            "FAULT lost: 3",
+            "first: the reason",
+        ] {
             assert!(text.contains(part), "'{part}' is missing in {text}");
         }
         let value = json("a run", &measured);
         assert_eq!(value["requests_per_second"], 500.0);
         assert_eq!(value["faults"]["lost"], 3);
         assert_eq!(value["errors"]["overloaded"], 1);
+        assert_eq!(value["never_sent"], 1_000);
         assert!((value["latency_us"]["read"]["p50"].as_f64().unwrap() - 20.0).abs() < 0.1);
     }
 }

@@ -24,6 +24,11 @@ impl Operation {
             Self::Read(key) | Self::Update(key) | Self::Insert(key) | Self::ReadModifyWrite(key) => *key,
         }
     }
+
+    /// Whether its first request, often its only one, reads.
+    pub fn begins_with_a_read(&self) -> bool {
+        matches!(self, Self::Read(_) | Self::ReadModifyWrite(_))
+    }
 }
 
 /// Per cent of each operation; together 100.

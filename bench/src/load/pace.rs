@@ -51,6 +51,11 @@ impl Pace {
         due_ns
     }
 
+    /// The due time of a request that waits still, for which there is no more time.
+    pub fn overdue(&mut self) -> Option<u64> {
+        self.backlog_ns.pop_front()
+    }
+
     fn due_at_ns(&self, number: u64) -> u64 {
         (number as f64 * self.interval_ns) as u64
     }

@@ -192,7 +192,9 @@ fn honest_servers_leave_a_clean_account() {
         assert!(measured.server_cpu.is_some());
         let reads = measured.latencies_ns(Kind::Read).len();
         let writes = measured.latencies_ns(Kind::Write).len();
-        assert!(reads > 0 && writes > 0 && reads + writes <= measured.answered);
+        // What was in flight at the end of the measured time has a latency, and none of the time's rate.
+        let in_flight_max = (CONNECTIONS * plan().pipeline) as u64;
+        assert!(reads > 0 && writes > 0 && reads + writes <= measured.answered + in_flight_max);
         assert!(measured.answered_by_step.iter().sum::<u64>() == measured.answered);
     }
 }
@@ -267,6 +269,52 @@ fn a_stall_is_charged_to_every_request_that_was_due_during_it() {
         let expected = due_in_stall.saturating_sub(early.saturating_sub(STALL_AT as u64));
         assert!(count >= expected, "{count} requests took {latency:?} or longer, not {expected}");
     }
+}
+
+/// How many latencies there are, and how many of so many intervals or more.
+fn latencies_from(measured: &Measured, intervals: usize) -> (u64, u64) {
+    let latencies_ns = measured.latencies_ns(Kind::Read);
+    let at_least = (INTERVAL * intervals as u32).as_nanos() as u64;
+    (latencies_ns.len(), latencies_ns.count_between(at_least, u64::MAX))
+}
+
+#[test]
+fn a_stall_beyond_the_measured_time_is_charged_in_full() {
+    let stall: Mischief = |replies, answered| {
+        if (answered..answered + replies.len()).contains(&STALL_AT) {
+            std::thread::sleep(INTERVAL * STALLED as u32);
+        }
+    };
+    const UNTIL_END: usize = STALLED / 2;
+    let duration = Some(INTERVAL * (STALL_AT + UNTIL_END) as u32);
+    for pipeline in [8, AMPLE] {
+        let plan = Plan { warmup: Duration::ZERO, duration, server_pids: Vec::new(), ..open_loop(pipeline) };
+        let measured = ask_on_schedule(stall, 1, &plan);
+        // Whatever was due from when the stall began until the end was answered after it.
+        let (count, long) = latencies_from(&measured, STALLED - UNTIL_END);
+        assert!(long >= UNTIL_END as u64, "{long} of {count} requests were charged with the stall");
+        assert!(measured.answered < count, "an answer after the end is none of the measured time's");
+        assert_eq!(measured.never_sent, 0);
+    }
+}
+
+#[test]
+fn what_a_slow_server_is_never_asked_is_charged_with_its_wait() {
+    /// A reply takes so many intervals.
+    const SLOWNESS: usize = 8;
+    let crawl: Mischief = |_, _| std::thread::sleep(INTERVAL * SLOWNESS as u32);
+    const MEASURED: usize = 800;
+    const DRAINED: usize = 100;
+    let (duration, drain) = (Some(INTERVAL * MEASURED as u32), INTERVAL * DRAINED as u32);
+    let plan = Plan { warmup: Duration::ZERO, duration, drain, ..open_loop(1) };
+    let mut driver = Redis::new(Address::from(""));
+    let measured = run_against(&mut driver, serve_redis, crawl, 1, &plan, &mut Preload::reading(1 << 20));
+    // It answered what it was asked, however long it took.
+    assert!(measured.is_clean(), "{:?} {:?}", measured.faults, measured.first_trouble);
+    let (count, long) = latencies_from(&measured, DRAINED);
+    assert!(measured.never_sent >= MEASURED as u64 / 2, "{} were never sent", measured.never_sent);
+    assert!(long >= measured.never_sent && count >= long, "{count} latencies, {long} long ones");
+    assert!(measured.answered < measured.never_sent && measured.verified < measured.never_sent);
 }
 
 #[test]
