@@ -3,8 +3,9 @@
 //! A pass goes over every listed segment, the checkpoint in force and the manifest, in pieces, so slowly that it is
 //! spread over hours, and never faster than the bound it was given; the next one begins a day after. It pins one
 //! segment at a time and lets go of one that was retired. What it finds is told in the log, counted, and kept for the
-//! health report until a pass goes by without it. Checkpoint and manifest, which memory knows as well, are then written
-//! anew; what a segment has lost it cannot bring back.
+//! health report until a pass goes by without it: a segment in which nothing is found any more is compacted again.
+//! Checkpoint and manifest, which memory knows as well, are written anew at once; what a segment has lost it cannot
+//! bring back.
 
 use super::Damage;
 use super::checkpoint_reader::{CheckpointReader, CheckpointSink, open_checkpoint};
@@ -164,6 +165,10 @@ impl<P: Platform> LogStorage<P> {
         if !damage.is_empty() {
             // It is read, but no longer compacted.
             check.segment.damaged.set(true);
+        } else if done && check.is_sound() && check.segment.damaged.replace(false) {
+            // What was met there was the disk's passing mood.
+            tracing::info!(file = %check.segment.path.display(), "a segment that was taken for damaged is sound");
+            self.signals.maintain.notify();
         }
         let bytes = check.seen.bytes - before;
         if !done {

@@ -61,6 +61,11 @@ impl<P: Platform> SegmentCheck<P> {
         }
     }
 
+    /// Whether no damage was found so far.
+    pub fn is_sound(&self) -> bool {
+        !self.damaged
+    }
+
     fn note(&mut self, damage: &mut Vec<Damage>, offset: u64, reason: impl Into<String>) {
         self.damaged = true;
         damage.push(Damage { file: self.segment.path.clone(), offset, reason: reason.into() });

@@ -94,6 +94,31 @@ fn damage_that_no_reader_meets_is_told_with_file_and_offset_until_it_is_gone() {
 }
 
 #[test]
+fn a_segment_that_is_found_sound_again_is_compacted_again() {
+    let mut fixture = Fixture::scrubbed();
+    fill(&mut fixture);
+    let log = fixture.open();
+    let segment = sealed(&log)[0].clone();
+    let padding = segment.end.get().unwrap().offset - 1;
+    fixture.flip(&segment.path, padding);
+    fixture.wait(Duration::from_secs(60));
+    assert!(segment.damaged.get());
+    // Nothing in it is needed any more, and it stays nevertheless.
+    for number in 0..60 {
+        fixture.put(&log, "s", &format!("k{number}"), b"small");
+    }
+    log.state.borrow_mut().checkpoint_forced = true;
+    log.signals.maintain.notify();
+    fixture.wait(Duration::from_secs(60));
+    assert_eq!((segment.live_records.get(), segment.listed.get()), (0, true));
+    fixture.flip(&segment.path, padding);
+    fixture.wait(Duration::from_millis(SCRUB_INTERVAL_MS));
+    assert!(!segment.damaged.get() && !segment.listed.get());
+    fixture.check(&log);
+    fixture.shut_down(log);
+}
+
+#[test]
 fn a_damaged_checkpoint_or_manifest_is_told_and_written_anew() {
     for name in ["1.ckpt", "MANIFEST"] {
         let mut fixture = Fixture::scrubbed();
