@@ -193,13 +193,14 @@ fn many_operations_at_once_each_get_their_own_answer() {
             let mut tasks = Vec::new();
             for page in 0..1024_u64 {
                 let file = file.clone();
-                tasks.push(glommio::spawn_local(async move {
+                // Guarded like all tasks of a shard, or the driver would sleep although one of them has woken this.
+                tasks.push(glommio::spawn_local(context.platform.spawn().guard(async move {
                     let (written, _) = file.write_at(page * 4096, filled(4096, page as u8), Durability::Later).await;
                     assert_eq!(written.unwrap(), 4096);
                     let (read, buffer) = file.read_at(page * 4096, AlignedBuffer::zeroed(4096)).await;
                     assert_eq!(read.unwrap(), 4096);
                     assert!(buffer.iter().all(|byte| *byte == page as u8));
-                }));
+                })));
             }
             for task in tasks {
                 task.await;

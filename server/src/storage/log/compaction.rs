@@ -179,7 +179,7 @@ impl<P: Platform> LogStorage<P> {
         self.check_running()
     }
 
-    /// Copies what is still needed of one segment.
+    /// Copies what is still needed of one segment; of a damaged one, what lies before the damage.
     async fn move_records(
         &self,
         victim: &SegmentOf<P>,
@@ -196,15 +196,22 @@ impl<P: Platform> LogStorage<P> {
                 Ok(Step::Frame(_)) => {}
                 Ok(Step::End | Step::Footer(_)) => return Ok(()),
                 Ok(Step::Invalid(problem)) => {
-                    return self.give_up_on(victim, scanner.offset(), &problem.to_string());
+                    self.give_up_on(victim, scanner.offset(), &problem.to_string());
+                    return Ok(());
                 }
-                Err(error) => return self.give_up_on(victim, scanner.offset(), &error.to_string()),
+                Err(error) => {
+                    self.give_up_on(victim, scanner.offset(), &error.to_string());
+                    return Ok(());
+                }
             }
             let mut at = None;
             while let Some(record) = scanner.record_at(at) {
                 let record = match record {
                     Ok(record) => record,
-                    Err((offset, error)) => return self.give_up_on(victim, offset, &error.to_string()),
+                    Err((offset, error)) => {
+                        self.give_up_on(victim, offset, &error.to_string());
+                        return Ok(());
+                    }
                 };
                 at = record.next();
                 let (header, content) = (record.header, record.content);
@@ -243,11 +250,10 @@ impl<P: Platform> LogStorage<P> {
     }
 
     /// A damaged segment stays as it is: what is intact in it is still read.
-    fn give_up_on(&self, victim: &SegmentOf<P>, offset: u64, reason: &str) -> Result<(), Interrupt> {
+    fn give_up_on(&self, victim: &SegmentOf<P>, offset: u64, reason: &str) {
         tracing::error!(file = %victim.path.display(), offset, reason, "a segment is damaged and stays as it is");
         self.figures().open_failures.add(1);
         victim.damaged.set(true);
-        Ok(())
     }
 
     /// Lets the index point to where records moved.
@@ -268,25 +274,23 @@ impl<P: Platform> LogStorage<P> {
         output.installed.set(true);
     }
 
-    /// Unlists segments that nothing points into, and frees their files.
+    /// Unlists segments that nothing points into, and frees their files. When one has to stay they all do, until the
+    /// next round: it may hold what tombstones in the others hide, and those were not copied, since all were to go.
     async fn retire(&self, victims: &[SegmentOf<P>]) -> Result<(), Interrupt> {
-        let gone: Vec<_> = victims
-            .iter()
-            .filter(|victim| {
-                if victim.live_records.get() > 0 && !victim.damaged.get() {
-                    let _ = self.give_up_on(victim, 0, "it lacks records that the index points to");
-                }
-                !victim.damaged.get()
-            })
-            .collect();
-        gone.iter().for_each(|victim| victim.listed.set(false));
+        for victim in victims.iter().filter(|victim| victim.live_records.get() > 0 && !victim.damaged.get()) {
+            self.give_up_on(victim, 0, "it lacks records that the index points to");
+        }
+        if victims.iter().any(|victim| victim.damaged.get()) {
+            return Ok(());
+        }
+        victims.iter().for_each(|victim| victim.listed.set(false));
         if !is_on(Sabotage::ReuseBeforeUnlisting)
             && let Err(interrupt) = self.publish_manifest(false).await
         {
-            gone.iter().for_each(|victim| victim.listed.set(true));
+            victims.iter().for_each(|victim| victim.listed.set(true));
             return Err(interrupt);
         }
-        for victim in gone {
+        for victim in victims {
             let reusable = victim.end.get().is_some_and(|end| end.footer);
             let removed = self.state.borrow_mut().segments.remove(victim.slot);
             let Some(removed) = removed else { continue };

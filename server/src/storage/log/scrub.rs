@@ -162,6 +162,11 @@ impl<P: Platform> LogStorage<P> {
         };
         let before = check.seen.bytes;
         let (window, done) = self.check_piece(&mut check, window, self.sizes.scrub_piece_bytes as u64, damage).await;
+        if !check.segment.listed.get() {
+            // Its place in the index is another segment's meanwhile, and what its file holds nobody's.
+            damage.clear();
+            return Some(check.seen.bytes - before);
+        }
         if !damage.is_empty() {
             // It is read, but no longer compacted.
             check.segment.damaged.set(true);

@@ -5,6 +5,7 @@ use crate::crypto::keyring::DataKeyId;
 use crate::limits::{RETIRED_KEPT_MAX, RETIRED_KEPT_ROOM_SEGMENTS};
 use crate::runtime::platform::{Clock, Disk, Platform};
 use crate::runtime::sim::{Fault, Operation, Sim, Survival};
+use crate::storage::log::segment::SegmentState;
 use std::time::Duration;
 
 fn checkpoint(fixture: &Fixture, log: &TestLog) {
@@ -85,6 +86,16 @@ fn half_dead_segments_are_rewritten_and_their_files_reused() {
     checkpoint(&fixture, &log);
     fixture.shut_down(log);
     fixture.check(&fixture.open());
+}
+
+/// Damages every checkpoint, so that all records of all segments count.
+fn lose_checkpoint(fixture: &Fixture) {
+    let disk = &fixture.platform.disk;
+    for path in disk.paths().into_iter().filter(|path| path.extension().is_some_and(|end| end == "ckpt")) {
+        let mut bytes = disk.get(&path);
+        bytes[4200] ^= 1;
+        disk.put(&path, &bytes);
+    }
 }
 
 /// Rewrites the same few entities until several full-size segments are dead, and says what the disk takes then.
@@ -180,12 +191,43 @@ fn tombstones_go_once_nothing_older_is_left_and_the_deleted_never_comes_back() {
     assert!(log.status().tombstones < 150, "{} tombstones are left", log.status().tombstones);
     drop(log);
     fixture.power_failure();
-    // Without the checkpoint all records of all segments count: what was dropped must not be missed.
-    let disk = fixture.platform.disk.clone();
-    let path = disk.paths().into_iter().find(|path| path.extension().is_some_and(|end| end == "ckpt")).unwrap();
-    let mut bytes = disk.get(&path);
-    bytes[4200] ^= 1;
-    disk.put(&path, &bytes);
+    // What was dropped must not be missed.
+    lose_checkpoint(&fixture);
+    let log = fixture.open();
+    assert_eq!(log.open_report().damage.len(), 1);
+    fixture.check(&log);
+}
+
+/// Of several segments that go together, one cannot be read for a while and stays. What tombstones in the others hide
+/// lies in it, and they must stay as well.
+#[test]
+fn what_was_deleted_stays_deleted_when_its_segment_has_to_stay() {
+    let mut fixture = Fixture::new();
+    let log = fixture.open();
+    fill(&mut fixture, &log, "k", 60);
+    let stays = log.state.borrow().segments.listed()[0].clone();
+    for number in (0..60).filter(|number| number % 10 != 0) {
+        fixture.delete(&log, "s", &format!("k{number:03}"));
+    }
+    fill(&mut fixture, &log, "r", 60);
+    for number in 0..60 {
+        fixture.put(&log, "s", &format!("r{number:03}"), b"small");
+    }
+    fill(&mut fixture, &log, "more", 30);
+    let (hides, padding) = (stays.live_records.get() > 0, stays.end.get().unwrap().offset - 1);
+    assert!(hides && stays.state.get() == SegmentState::Sealed);
+    fixture.flip(&stays.path, padding);
+    checkpoint(&fixture, &log);
+    assert!(stays.damaged.get() && stays.listed.get());
+    assert!(log.status().tombstones > 0);
+    // Two rounds later nothing has been forgotten either.
+    fill(&mut fixture, &log, "late", 60);
+    checkpoint(&fixture, &log);
+    fixture.check(&log);
+    drop(log);
+    fixture.power_failure();
+    fixture.flip(&stays.path, padding);
+    lose_checkpoint(&fixture);
     let log = fixture.open();
     assert_eq!(log.open_report().damage.len(), 1);
     fixture.check(&log);

@@ -23,7 +23,7 @@ impl Fixture {
     }
 
     /// Flips a bit under a running shard.
-    fn flip(&self, path: &std::path::Path, byte: u64) {
+    pub(super) fn flip(&self, path: &std::path::Path, byte: u64) {
         let mut bytes = self.platform.disk.get(path);
         bytes[byte as usize] ^= 1;
         self.platform.disk.change(path, &bytes);
