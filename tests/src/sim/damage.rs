@@ -4,6 +4,9 @@ use deltadb::runtime::sim::{DiskImage, Random};
 use std::path::{Path, PathBuf};
 
 const SEGMENT_HEADER_BYTES: usize = 4096;
+/// Of a segment's header: its kind, and that of the log's own.
+const KIND_AT: usize = 38;
+const KIND_COMMIT: u8 = 1;
 pub(super) const FRAME_HEADER_BYTES: usize = 96;
 pub(super) const RECORD_HEADER_BYTES: usize = 60;
 
@@ -41,9 +44,7 @@ pub fn inflict(image: &mut DiskImage, random: &mut Random) -> Option<(Damage, Pa
         }
         2 => {
             let (path, bytes) = any(&files, random)?;
-            // A log that is still written ends where it ends: only a sealed segment knows its length.
-            let open = path.to_string_lossy().ends_with(".seg") && !is_sealed(&image.peek(&path).ok()?);
-            if open {
+            if path.to_string_lossy().ends_with(".seg") && !has_a_known_length(image, &files, &path)? {
                 return None;
             }
             image.truncate(&path, random.below(bytes.max(1))).ok().map(|()| (Damage::Cut, path))
@@ -117,6 +118,23 @@ fn bit_of_last_frame(segment: &[u8], random: &mut Random) -> Option<u64> {
 pub(super) fn is_sealed(segment: &[u8]) -> bool {
     let end = frames(segment).last().map_or(SEGMENT_HEADER_BYTES, |(at, padded)| at + padded);
     segment.get(end..).is_some_and(|rest| rest.starts_with(b"DELTAEND"))
+}
+
+/// Whether a segment that is cut is missed. The log ends where it ends, and the manifest may not yet tell of the last
+/// segment's end: then only what follows does.
+fn has_a_known_length(image: &DiskImage, files: &[(PathBuf, u64)], path: &Path) -> Option<bool> {
+    let segment = image.peek(path).ok()?;
+    if !is_sealed(&segment) {
+        return Some(false);
+    }
+    let last_frame = |segment: &[u8]| {
+        let is_log = segment.get(KIND_AT) == Some(&KIND_COMMIT);
+        is_log.then(|| frames(segment).last().map(|(at, _)| number(&segment[*at..], 24, 8))).flatten()
+    };
+    let Some(last) = last_frame(&segment) else { return Some(segment[KIND_AT] != KIND_COMMIT) };
+    let others = files.iter().filter(|(other, _)| other.parent() == path.parent());
+    let mut numbers = others.filter_map(|(other, _)| last_frame(&image.peek(other).ok()?));
+    Some(numbers.any(|other| other > last))
 }
 
 /// Raises the first sequence of a frame and those of its records, all of which are in the clear.
