@@ -3,8 +3,9 @@
 use super::branch;
 use super::judge::{Reply, judge_failed_write, reply_code};
 use super::model::{Body, Broken, Name, ReadTicket, Write, WriteId, broken};
-use super::plan::{BUSY_KEYS, EARLY_STEPS, Operation, Stream, Workload, stream};
+use super::plan::{BUSY_KEYS, EARLY_STEPS, Operation, Stream, stream};
 use super::server::Server;
+use super::setup::Workload;
 use super::templates::Rule;
 use super::world::World;
 use deltadb::command::{Command, Condition, Document, ErrorCode, Failure, Outcome, PutItem, Version};

@@ -1,7 +1,8 @@
 //! The deliberate faults of `deltadb::sabotage`, and the histories that catch each: the proof that the simulator sees.
 
-use super::plan::{Plan, Setup, Weather};
+use super::plan::Plan;
 use super::run::{Failure, Keep, run};
+use super::setup::{Setup, Weather};
 use deltadb::sabotage::{Sabotage, Switched};
 use std::fmt;
 

@@ -36,6 +36,7 @@ mod provoke;
 mod rot;
 mod run;
 pub(crate) mod server;
+pub mod setup;
 mod shrink;
 mod templates;
 mod watch;

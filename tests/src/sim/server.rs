@@ -2,7 +2,7 @@
 //! without sockets.
 
 use super::model::Name;
-use super::plan::Setup;
+use super::setup::Setup;
 use deltadb::auth::{Authenticator, Principal};
 use deltadb::cache::CacheOptions;
 use deltadb::command::{Command, EntityRef, Outcome, Version};

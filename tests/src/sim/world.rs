@@ -3,7 +3,8 @@
 use super::coverage::Coverage;
 use super::durable::Places;
 use super::model::{Broken, Model, Name};
-use super::plan::{Setup, step_of};
+use super::plan::step_of;
+use super::setup::Setup;
 use super::templates::TemplateModel;
 use super::watch::Watch;
 use deltadb::command::{Failure, Version};

@@ -10,8 +10,8 @@
 mod book;
 
 use super::input::Input;
-use crate::sim::plan::{Setup, Weather};
 use crate::sim::server::{PATIENCE, Server, StartOptions};
+use crate::sim::setup::{Setup, Weather};
 use book::{Book, Call, SCHEMAS, name};
 use deltadb::command::{Command, Outcome};
 use deltadb::runtime::platform::{Clock, Platform, Spawn, TaskClass};
