@@ -60,6 +60,23 @@ fn explained(plan: &Plan, failure: &Failure) -> String {
     )
 }
 
+/// Histories that found a bug when they were new, and which.
+const ONCE_BROKEN: [(u64, &str); 3] = [
+    (6770, "the scrub judged a segment that was retired under it by the index of the one that got its slot"),
+    (7805, "the same, late in a history"),
+    (4090, "one segment of a compaction had to stay, and what tombstones in the others hid in it came back"),
+];
+
+#[test]
+fn histories_that_found_a_bug_stay_good() {
+    for (seed, bug) in ONCE_BROKEN {
+        let plan = Plan::new(seed, STEPS);
+        if let Some(failure) = run(&plan, Keep::Verdict).failure {
+            panic!("{bug}: {}", explained(&plan, &failure));
+        }
+    }
+}
+
 #[test]
 fn a_seed_replays_to_the_byte() {
     let mut hashes = std::collections::BTreeSet::new();
