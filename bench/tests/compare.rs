@@ -2,9 +2,10 @@
 
 use delta_bench::peers;
 use delta_tests::skips::say;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Ours and the bare ones are built with this test; the others are asked where they are installed.
 const ALWAYS_THERE: [&str; 9] = [
@@ -74,6 +75,39 @@ fn a_comparison_finds_every_reply_right_and_leaves_nothing_behind() {
     if !missing.is_empty() {
         say(&format!("SKIPPED in the comparison: {}, which are not installed", missing.join(", ")));
     }
+}
+
+/// Those that wait for their turn are stopped, and an interrupt does not reach them.
+#[test]
+fn an_interrupted_comparison_leaves_nothing_behind() {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut comparison = Command::new(env!("CARGO_BIN_EXE_delta-bench"))
+        .args(["compare", "--seconds", "600", "--peers", "delta,floor-wire", "--questions", "get-1"])
+        .arg("--server")
+        .arg(deltadb())
+        .arg("--directory")
+        .arg(directory.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let family = || delta_bench::cpu::family(&[comparison.id()]);
+    let is_stopped = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    };
+    delta_tests::eventually("one of two servers waits", || family().len() == 3 && family().iter().any(is_stopped));
+    let servers: Vec<u32> = family().into_iter().filter(|pid| *pid != comparison.id()).collect();
+    let pid = Pid::from_child(&comparison);
+    kill_process(pid, Signal::INT).unwrap();
+    assert_eq!(comparison.wait().unwrap().code(), Some(130));
+    let is_there = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // Where nobody collects the children of others, they stay as what they were.
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    };
+    delta_tests::eventually("the servers are gone", || !servers.iter().any(is_there));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
 #[test]

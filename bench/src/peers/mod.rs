@@ -4,6 +4,7 @@ mod admin;
 mod delta;
 mod etcd;
 mod floor;
+mod interrupt;
 mod postgres;
 mod process;
 mod redis;

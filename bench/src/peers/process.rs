@@ -32,6 +32,7 @@ impl Process {
         let child = on_cpus(cpus, || command.spawn())?
             .with_context(|| format!("cannot start {}", program.to_string_lossy()))?;
         let root = directory.path().to_owned();
+        super::interrupt::enter(child.id(), root.clone()).context("signals cannot be watched")?;
         Ok(Self { child, directory: Some(directory), root, stop_signal, started: Instant::now() })
     }
 
@@ -103,6 +104,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        self.stop();
+        super::interrupt::leave(self.pid());
+    }
+}
+
+impl Process {
+    fn stop(&mut self) {
         self.resume();
         // It may have ended by itself; then there is nothing to signal.
         let _ = kill_process(Pid::from_child(&self.child), self.stop_signal);
