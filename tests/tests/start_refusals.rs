@@ -2,7 +2,9 @@
 
 use delta_tests::{ServerBuilder, TestServer, sources};
 use deltadb::exit::ExitStatus;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 #[track_caller]
@@ -37,7 +39,7 @@ fn a_second_server_on_the_same_directory_is_refused_naming_the_first() {
 
 #[test]
 fn an_address_in_use_is_refused_and_never_shared() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     for flag in ["--rest-addr", "--wire-addr"] {
         let other = if flag == "--rest-addr" { "--wire-addr" } else { "--rest-addr" };
@@ -240,6 +242,74 @@ fn salvage_serves_what_is_intact_and_takes_no_writes() {
     let read = (0..50).filter(|key| http.get(&format!("/entity/s/k{key}")).status == 200).count();
     assert!(read > 0, "nothing was salvaged");
     http.put("/entity/s/new", "1").expect_problem(503);
+}
+
+/// All files below a directory, but for the lock, with what they hold.
+fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = sources::files_below(directory).into_iter().filter(|path| !path.ends_with("LOCK"));
+    files.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+}
+
+/// Flips a bit in the header of one segment.
+fn damage_a_segment(shards: &Path) {
+    let segments = sources::files_below(shards);
+    let segment = segments.iter().find(|path| path.extension().is_some_and(|extension| extension == "seg")).unwrap();
+    let mut bytes = std::fs::read(segment).unwrap();
+    bytes[100] ^= 0x10;
+    std::fs::write(segment, bytes).unwrap();
+}
+
+#[track_caller]
+fn unchanged(directory: &Path, before: &BTreeMap<PathBuf, Vec<u8>>) {
+    let after = contents(directory);
+    let paths = before.keys().chain(after.keys()).filter(|path| before.get(*path) != after.get(*path));
+    assert_eq!(paths.collect::<BTreeSet<_>>(), BTreeSet::new(), "changed, made or removed");
+}
+
+#[test]
+fn salvage_keeps_the_old_generation_beside_a_damaged_new_one() {
+    let (directory, old) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    filled(directory.path());
+    sources::copy_tree(&directory.path().join("shards"), old.path());
+    // As a crash between the publication of the new generation and the removal of the old one leaves it.
+    TestServer::builder().data_dir(directory.path()).shards(1).start().stop_cleanly();
+    sources::copy_tree(old.path(), &directory.path().join("shards"));
+    damage_a_segment(&directory.path().join("shards/2"));
+    let builder = TestServer::builder().data_dir(directory.path());
+    refused(builder.clone(), ExitStatus::StoreDamaged, &["shards/2", "--salvage"]);
+    let before = contents(directory.path());
+    assert!(before.keys().any(|path| path.starts_with(directory.path().join("shards/1"))));
+    builder.arguments(["--salvage"]).start().stop_cleanly();
+    unchanged(directory.path(), &before);
+}
+
+#[test]
+fn salvage_changes_nothing_whatever_is_asked_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    filled(directory.path());
+    damage_a_segment(&directory.path().join("shards"));
+    std::fs::write(directory.path().join("store.json.tmp"), "half").unwrap();
+    let before = contents(directory.path());
+    let server = TestServer::builder().data_dir(directory.path()).arguments(["--salvage"]).start();
+    let mut http = server.http();
+    let answers = [
+        http.put("/entity/s/new", "1"),
+        http.put("/schema/s", "{}"),
+        http.delete("/schema/s"),
+        http.request("POST", "/admin/keys/rotate", &[], b""),
+    ];
+    let statuses = answers.map(|answer| answer.status);
+    server.stop_cleanly();
+    unchanged(directory.path(), &before);
+    assert_eq!(statuses, [503; 4]);
+}
+
+#[test]
+fn salvage_makes_no_store_where_there_is_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let builder = TestServer::builder().data_dir(directory.path()).arguments(["--salvage"]);
+    refused(builder, ExitStatus::DirectoryUnusable, &[&directory.path().display().to_string()]);
+    assert_eq!(contents(directory.path()).len(), 0);
 }
 
 #[test]

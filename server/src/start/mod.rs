@@ -293,7 +293,10 @@ fn run(
     if !progress.until(|progress| progress.opened == shards)? {
         return progress.finish(shards);
     }
-    prepared.complete()?;
+    // What a salvage opened may be the ruin of a generation of which another one is a whole copy.
+    if !config.salvage {
+        prepared.complete()?;
+    }
     plan.allow_to_listen(FIRST_SHARD);
     if !progress.until(|progress| progress.listening == 1)? {
         return progress.finish(shards);

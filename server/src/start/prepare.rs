@@ -114,7 +114,10 @@ impl OpenedStore {
 }
 
 async fn open(platform: Production, options: StoreOptions, salvage: bool) -> Result<OpenedStore, StartError> {
-    let opened = Store::open_or_create(&platform, options).await?;
+    let opened = match salvage {
+        true => Store::open_to_read(&platform, options).await?,
+        false => Store::open_or_create(&platform, options).await?,
+    };
     let store = Arc::new(opened.store);
     if let Some(shards) = opened.shards_wanted {
         if salvage {

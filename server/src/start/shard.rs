@@ -198,7 +198,7 @@ fn join(
         metrics: plan.metrics.clone(),
         body_bytes_max: plan.body_bytes_max,
         custodian,
-        skips_damaged: plan.salvage,
+        salvage: plan.salvage,
     })
 }
 

@@ -101,6 +101,12 @@ impl Store {
         open::open_or_create(platform, options).await
     }
 
+    /// Opens the store that is there as it is: nothing is made, written or removed, not even leftovers. The caller holds
+    /// the [`DirectoryLock`].
+    pub async fn open_to_read<P: Platform>(platform: &P, options: StoreOptions) -> Result<Opened, StoreError> {
+        open::open_to_read(platform, options).await
+    }
+
     /// Random, given at creation.
     pub fn id(&self) -> [u8; 16] {
         self.state().descriptor.store_id

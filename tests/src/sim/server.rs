@@ -86,7 +86,10 @@ impl Server {
             shards_wanted: options.shards,
             default_shards: setup.shards,
         };
-        let opened = Store::open_or_create(&platform, store_options).await?;
+        let opened = match options.salvage {
+            true => Store::open_to_read(&platform, store_options).await?,
+            false => Store::open_or_create(&platform, store_options).await?,
+        };
         let (created, store) = (opened.created, Arc::new(opened.store));
         let wanted = opened.shards_wanted.filter(|_| !options.salvage);
         if let Some(shards) = wanted {
@@ -167,7 +170,7 @@ impl Server {
                 metrics: self.metrics.clone(),
                 body_bytes_max: 1 << 20,
                 custodian,
-                skips_damaged: salvage,
+                salvage,
             }));
         }
     }

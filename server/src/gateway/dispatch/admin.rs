@@ -42,6 +42,10 @@ impl<P: Platform, S: Storage, B: Doorbell> Dispatch<P, S, B> {
                 Err(failure) => failure.into(),
             },
             Command::SchemaList => Outcome::Templates(templates.ids()),
+            _ if self.parts.salvage => {
+                let message = "nothing is changed under --salvage; restart without it to write";
+                Failure::new(ErrorCode::Unavailable, message).into()
+            }
             command if self.parts.shard != ADMIN_SHARD => self.execute_on(ADMIN_SHARD, command).await,
             Command::SchemaPut { id, template } => match templates.put(&self.parts.platform, &id, &template).await {
                 Ok(created) => self.everywhere_refreshed(Outcome::TemplateChanged { created }).await,
@@ -128,8 +132,12 @@ impl<P: Platform, S: Storage, B: Doorbell> Dispatch<P, S, B> {
         }
     }
 
-    /// Drops data keys that no shard's files name any more. Called now and then on the admin shard.
+    /// Drops data keys that no shard's files name any more. Called now and then on the admin shard. Not in a salvage:
+    /// what could not be opened may name them too.
     pub async fn drop_unused_keys(self: &Rc<Self>) {
+        if self.parts.salvage {
+            return;
+        }
         let Some(custodian) = self.parts.custodian.clone() else { return };
         if !custodian.has_retiring_keys() || self.rotating.replace(true) {
             return;

@@ -69,8 +69,9 @@ pub struct Parts<P: Platform, S: Storage, B: Doorbell> {
     pub body_bytes_max: usize,
     /// Keeper of the data keys; shard 0 only.
     pub custodian: Option<Rc<dyn KeyCustodian>>,
-    /// Listings leave damaged documents out (they are logged) instead of ending there: for `--salvage`.
-    pub skips_damaged: bool,
+    /// For `--salvage`: listings leave damaged documents out (they are logged) instead of ending there, and neither
+    /// templates nor keys are changed.
+    pub salvage: bool,
 }
 
 /// The dispatch of one shard. Lives in an `Rc`, on which `Api` is implemented.

@@ -120,7 +120,7 @@ impl<P: Platform, S: Storage, B: Doorbell> Dispatch<P, S, B> {
                     kept.push(entry);
                 }
                 Err(failure) if failure.code == ErrorCode::NotFound => {}
-                Err(failure) if failure.code == ErrorCode::Corrupted && self.parts.skips_damaged => {}
+                Err(failure) if failure.code == ErrorCode::Corrupted && self.parts.salvage => {}
                 Err(failure) if failure.code == ErrorCode::TooLarge && !kept.is_empty() => {
                     cut_after = kept.last().map(|entry: &PageEntry| entry.key.clone());
                     break;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::cache::CacheOptions;
 use crate::command::{Condition, PutItem, Version};
-use crate::crypto::keyring::Keyring;
+use crate::crypto::keyring::{DataKeyId, Keyring};
 use crate::limits::{DISK_TIMEOUT_MS, DISK_WATCH_INTERVAL_MS, MAILBOX_CREDITS};
 use crate::mailbox::Mailboxes;
 use crate::runtime::platform::Clock;
@@ -11,6 +11,7 @@ use crate::runtime::sim::{Effect, Fault, Operation, Sim, SimDoorbell, SimPlatfor
 use crate::storage::log::{LogIdentity, LogOptions, LogSizes, LogStorage};
 use secrecy::SecretString;
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 const SHARDS: usize = 3;
@@ -23,6 +24,10 @@ struct Cluster {
 
 impl Cluster {
     fn start(seed: u64) -> Self {
+        Self::start_with(seed, false, None)
+    }
+
+    fn start_with(seed: u64, salvage: bool, custodian: Option<Rc<dyn KeyCustodian>>) -> Self {
         let sim = Sim::new(seed);
         let platform = sim.platform();
         let keyring = Arc::new(Keyring::create(platform.entropy(), [7; 16], 0));
@@ -60,8 +65,8 @@ impl Cluster {
                 board: board.clone(),
                 metrics: metrics.clone(),
                 body_bytes_max: 1 << 20,
-                custodian: None,
-                skips_damaged: false,
+                custodian: custodian.clone().filter(|_| shard == 0),
+                salvage,
             });
             let (turning, doorbell) = (dispatch.clone(), sim.doorbell());
             platform.spawn().spawn(TaskClass::Foreground, async move {
@@ -355,4 +360,54 @@ fn what_may_not_or_cannot_be_done_is_refused_by_name() {
     assert_eq!(failure_of(cluster.call(0, many)).code, ErrorCode::TooLarge);
     cluster.shards[0].parts.board.begin_drain();
     assert_eq!(failure_of(cluster.put(1, "k", "{}")).code, ErrorCode::Unavailable);
+}
+
+/// Keeps one retiring key and counts what it is asked to change.
+#[derive(Default)]
+struct Counting {
+    changes: Cell<u32>,
+}
+
+impl Counting {
+    fn change(&self) -> KeyringFuture {
+        self.changes.set(self.changes.get() + 1);
+        Box::pin(std::future::ready(Err("it only counts".to_owned())))
+    }
+}
+
+impl KeyCustodian for Counting {
+    fn rotate(&self) -> KeyringFuture {
+        self.change()
+    }
+
+    fn drop_unused(&self, _: BTreeSet<DataKeyId>) -> KeyringFuture {
+        self.change()
+    }
+
+    fn has_retiring_keys(&self) -> bool {
+        true
+    }
+}
+
+/// What a salvage could not open may name the keys that seem unused.
+#[test]
+fn a_salvage_changes_neither_keys_nor_templates() {
+    for (salvage, changes) in [(false, 2), (true, 0)] {
+        let custodian = Rc::new(Counting::default());
+        let cluster = Cluster::start_with(6, salvage, Some(custodian.clone()));
+        cluster.sim.run_until(cluster.shards[0].drop_unused_keys()).unwrap();
+        for shard in [0, 1] {
+            let put = Command::SchemaPut { id: "s".into(), template: Cow::Borrowed(b"{}") };
+            for command in [put, Command::SchemaDelete { id: "s".into() }] {
+                let outcome = cluster.call(shard, command);
+                match salvage {
+                    true => assert_eq!(failure_of(outcome).code, ErrorCode::Unavailable),
+                    false => assert!(matches!(outcome, Outcome::TemplateChanged { .. })),
+                }
+            }
+        }
+        assert_eq!(failure_of(cluster.call(1, Command::RotateKey)).code, ErrorCode::Unavailable);
+        assert_eq!(custodian.changes.get(), changes);
+        assert!(matches!(cluster.call(0, Command::SchemaList), Outcome::Templates(ids) if ids.is_empty()));
+    }
 }

@@ -63,15 +63,29 @@ pub(super) async fn open_or_create<P: Platform>(platform: &P, options: StoreOpti
         (false, true) => resume(platform, &layout, &survey, input, expected, asked).await?,
         (false, false) => create(platform, &layout, &survey, input, expected, asked).await?,
     };
-    let Existing { chosen, keyring, descriptor } = existing;
-    let (created, shards) = (!descriptor.complete, descriptor.shards);
-    Ok(Opened {
-        store: Store::new(directory, chosen.key, keyring, descriptor),
-        created,
-        root_key_source: chosen.source,
-        shards_wanted: options.shards_wanted.filter(|wanted| *wanted != shards),
-        warnings: chosen.warnings,
-    })
+    Ok(existing.opened(&layout, options.shards_wanted))
+}
+
+pub(super) async fn open_to_read<P: Platform>(platform: &P, options: StoreOptions) -> Result<Opened, StoreError> {
+    let layout = Layout::new(&options.directory);
+    let survey = survey(platform.disk(), &layout).await?;
+    survey.check_whole(&layout)?;
+    let existing = open_existing(platform, &layout, &survey, options.root_key, options.expected_key_id).await?;
+    Ok(existing.opened(&layout, options.shards_wanted))
+}
+
+impl Existing {
+    fn opened(self, layout: &Layout, shards_wanted: Option<u16>) -> Opened {
+        let Self { chosen, keyring, descriptor } = self;
+        let (created, shards) = (!descriptor.complete, descriptor.shards);
+        Opened {
+            store: Store::new(layout.directory(), chosen.key, keyring, descriptor),
+            created,
+            root_key_source: chosen.source,
+            shards_wanted: shards_wanted.filter(|wanted| *wanted != shards),
+            warnings: chosen.warnings,
+        }
+    }
 }
 
 /// Reads and verifies the store in a directory.

@@ -112,6 +112,25 @@ fn an_announced_key_id_is_insisted_on() {
 }
 
 #[test]
+fn what_is_opened_to_read_stays_as_it_is_and_is_not_made() {
+    let directory = Directory::established(given(7));
+    directory.write("store.json.tmp", "half");
+    let read = |directory: &Directory| {
+        block_on(Store::open_to_read(&directory.platform, directory.options(given(7)))).map(|opened| opened.store.id())
+    };
+    let changes = directory.platform.changes();
+    let id = read(&directory).unwrap();
+    assert_eq!((directory.platform.changes(), directory.read("store.json.tmp")), (changes, b"half".to_vec()));
+    assert_eq!(directory.open_with(given(7)).unwrap().store.id(), id);
+
+    let fresh = Directory::new();
+    std::fs::create_dir(fresh.path()).unwrap();
+    let refusal = read(&fresh).unwrap_err();
+    assert!(matches!(refusal, StoreError::NoStore { .. }), "{refusal}");
+    assert_eq!(fresh.platform.changes(), 0);
+}
+
+#[test]
 fn lost_files_are_named_and_nothing_is_made_in_their_place() {
     let cases: [(&[&str], &str); 4] = [
         (&["keyring.json"], "keyring.json"),
