@@ -313,6 +313,24 @@ fn salvage_makes_no_store_where_there_is_none() {
 }
 
 #[test]
+fn a_creation_that_was_cut_short_goes_on_with_another_shard_count() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let builder = TestServer::builder().data_dir(&data);
+    let first = builder.clone().shards(4).arguments(["--wire-shard-base-port", &port]);
+    refused(first, ExitStatus::AddressUnusable, &[&port]);
+    assert!(data.join("store.json").exists() && !data.join("shards").exists());
+    let server = builder.clone().shards(3).start();
+    server.http().put("/entity/s/k", "1").expect(201);
+    server.stop_cleanly();
+    // It is a store like any other now: a shard that is lost is damage.
+    std::fs::remove_dir_all(sources::files_below(&data.join("shards"))[0].parent().unwrap()).unwrap();
+    refused(builder, ExitStatus::StoreDamaged, &["MANIFEST"]);
+}
+
+#[test]
 fn a_directory_that_cannot_be_used_is_refused_by_name() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");

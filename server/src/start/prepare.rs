@@ -129,9 +129,10 @@ async fn open(platform: Production, options: StoreOptions, salvage: bool) -> Res
     let unusable = |error: &dyn std::fmt::Display| StartError::new(ExitStatus::DirectoryUnusable, error.to_string());
     let templates = Templates::open(&platform, &store.layout().templates()).await.map_err(|error| unusable(&error))?;
     Ok(OpenedStore {
+        // Another shard count has completed what was begun.
+        created: !store.is_complete(),
         store,
         templates,
-        created: opened.created,
         root_key_origin: opened.root_key_source.to_string(),
         warnings: opened.warnings,
     })

@@ -71,7 +71,7 @@ pub struct Opened {
     /// The store.
     pub store: Store,
     /// Shards may lack their files and get new ones: the store is fresh, or its creation was cut short. Otherwise a
-    /// missing file is damage. Stays so until [`Store::complete_creation`].
+    /// missing file is damage. Stays so until [`Store::complete_creation`] or [`Store::publish_generation`].
     pub created: bool,
     /// Where the root key came from; its text form is fit for the start block.
     pub root_key_source: RootKeySource,
@@ -125,6 +125,11 @@ impl Store {
     /// Goes up when the shard count changes; names a directory under `shards/`.
     pub fn generation(&self) -> u64 {
         self.state().descriptor.generation
+    }
+
+    /// Whether every shard must have its files: a missing one is damage then.
+    pub fn is_complete(&self) -> bool {
+        self.state().descriptor.complete
     }
 
     /// When the store was made.

@@ -90,7 +90,7 @@ impl Server {
             true => Store::open_to_read(&platform, store_options).await?,
             false => Store::open_or_create(&platform, store_options).await?,
         };
-        let (created, store) = (opened.created, Arc::new(opened.store));
+        let store = Arc::new(opened.store);
         let wanted = opened.shards_wanted.filter(|_| !options.salvage);
         if let Some(shards) = wanted {
             change_shards(&platform, &store, shards, setup.sizes).await?;
@@ -102,7 +102,7 @@ impl Server {
         let mut storages = Vec::new();
         for shard in 0..shards {
             let log_options = LogOptions {
-                create: created,
+                create: !store.is_complete(),
                 directory: store.shard_directory(shard),
                 identity: LogIdentity {
                     store_id: store.id(),

@@ -35,6 +35,8 @@ pub struct RewriteOptions {
     pub generation_old: u32,
     /// Shards in it.
     pub shards_old: u16,
+    /// They must have their files. Otherwise the creation was cut short, and one without any holds nothing.
+    pub complete_old: bool,
     /// The generation written; whatever lies there is removed first.
     pub generation_new: u32,
     /// Shards in it.
@@ -105,6 +107,11 @@ pub async fn rewrite_generation<P: Platform>(
     let new_directory = options.directory.join(options.generation_new.to_string());
     let removed = platform.disk().remove_dir_all(&new_directory).await;
     removed.map_err(|source| RewriteError::Io { action: "remove", path: new_directory, source })?;
+    if !options.complete_old {
+        // There may be nothing yet whose free space could be asked for.
+        let made = platform.disk().create_dir_all(&options.directory).await;
+        made.map_err(|source| RewriteError::Io { action: "create", path: options.directory.clone(), source })?;
+    }
     let metrics = Metrics::new(options.shards_old.max(options.shards_new) as usize);
     let mut sources = Vec::new();
     for shard in 0..options.shards_old {
@@ -134,7 +141,7 @@ pub async fn rewrite_generation<P: Platform>(
 
 fn log_options(options: &RewriteOptions, generation: u32, shard: u16, metrics: &Arc<Metrics>) -> LogOptions {
     LogOptions {
-        create: generation == options.generation_new,
+        create: generation == options.generation_new || !options.complete_old,
         directory: options.directory.join(generation.to_string()).join(shard.to_string()),
         identity: LogIdentity { store_id: options.store_id, generation, shard },
         keyring: options.keyring.clone(),

@@ -9,6 +9,7 @@ fn options(fixture: &Fixture, old: (u32, u16), new: (u32, u16)) -> RewriteOption
         store_id: [7; 16],
         generation_old: old.0,
         shards_old: old.1,
+        complete_old: true,
         generation_new: new.0,
         shards_new: new.1,
         keyring: fixture.keyring.clone(),
