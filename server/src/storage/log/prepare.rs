@@ -253,7 +253,10 @@ impl<P: Platform> LogStorage<P> {
     async fn give_file(&self, segment: &SegmentOf<P>, blank: Blank<FileOf<P>>) -> Result<(), Interrupt> {
         let block = if blank.file.is_direct() { blank.file.alignment().max(BLOCK_BYTES_MIN) } else { BLOCK_BYTES_MAX };
         if let Err(error) = self.name_file(segment, &blank, block).await {
-            return Err(self.interrupt("writing a segment's header", &error));
+            let interrupt = self.interrupt("writing a segment's header", &error);
+            drop(blank.file);
+            let _ = remove_if_there(self.disk(), &blank.path).await;
+            return Err(interrupt);
         }
         segment.block_bytes.set(block);
         segment.capacity.set(segment.capacity.get().max(blank.bytes));

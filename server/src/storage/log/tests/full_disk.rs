@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::runtime::platform::{Clock, Disk, Platform};
-use crate::runtime::sim::{Fault, Operation, Sim, SimPlatform, Survival};
+use crate::runtime::sim::{Effect, Fault, Operation, Sim, SimPlatform, Survival};
 use crate::storage::Refusal;
 use futures_lite::future::or;
 use std::time::Duration;
@@ -79,6 +79,35 @@ fn deletions_on_the_last_spare_are_where_a_restart_finds_them() {
     let platform = next.platform();
     let log = next.run_until(open(&platform)).unwrap().unwrap();
     assert_eq!(log.status().entities, 0, "an acknowledged deletion is gone");
+}
+
+#[test]
+fn a_file_that_finds_no_space_for_its_name_is_removed() {
+    let sim = Sim::new(1);
+    let platform = sim.platform();
+    let run = async {
+        let log = open(&platform).await.unwrap();
+        platform.clock().sleep(Duration::from_secs(1)).await;
+        const ENOSPC: i32 = 28;
+        sim.inject(Fault::next(&[Operation::Rename], Effect::Error(ENOSPC)).on_path(".seg").times(4));
+        let write = async |key: &str| -> Result<(), CommitError> {
+            log.append(&[put("s", key, &[1; 4 << 10])], &mut Vec::new())?;
+            log.commit().await
+        };
+        let mut refused = 0;
+        for number in 0..60 {
+            refused += usize::from(write(&format!("k{number}")).await.is_err());
+            platform.clock().sleep(Duration::from_millis(100)).await;
+        }
+        assert!(refused > 0);
+        write("there is space again").await.unwrap();
+        platform.clock().sleep(Duration::from_secs(2)).await;
+        let files = sim.poke(|image| image.list_files());
+        let spares: Vec<_> =
+            files.iter().filter(|(path, _)| path.extension().is_some_and(|end| end == "tmp")).collect();
+        assert!(spares.len() == 1, "{spares:?}");
+    };
+    sim.run_until(run).unwrap();
 }
 
 /// Otherwise the store would count the shard as made, and take it for lost after a crash.
