@@ -1,6 +1,7 @@
 //! The index against two sorted maps: writes, removals, moves, listings and walks, or a replay in any order.
 //!
-//! Holds: every answer is the map's; counts and sizes agree with what is there; a walk in slices sees each entry once.
+//! Holds: every answer is the map's; counts and sizes agree with what is there; a walk in slices sees each entry once;
+//! what a walk amid changes saw can be loaded, and with those changes replayed is the map.
 
 use super::input::Input;
 use deltadb::command::EntityRef;
@@ -10,6 +11,17 @@ use std::ops::ControlFlow;
 
 /// Schema and key to version and place; no place for a deletion.
 type Model = BTreeMap<(String, String), (u64, Option<Place>)>;
+
+/// What is written while the index changes, as a checkpoint is: what the walk saw, and the changes since it began.
+#[derive(Default)]
+struct Checkpoint {
+    cursor: WalkCursor,
+    seen: Vec<(String, String, u64, Place)>,
+    changes: Vec<Change>,
+}
+
+/// An entity, its version, where that lies unless it is a deletion, and whether the record only moved.
+type Change = ((String, String), u64, Option<Place>, bool);
 
 /// Tries one input: how it begins, then operations.
 pub fn run(data: &[u8]) {
@@ -21,14 +33,16 @@ pub fn run(data: &[u8]) {
         replay(&mut index, &mut model, &mut input, mode % 4 == 1);
     }
     let mut version = 1 << 20;
+    let mut checkpoint = Checkpoint::default();
     while !input.is_empty() {
         version += 1;
-        operate(&mut index, &mut model, &mut input, version);
+        operate(&mut index, &mut model, &mut checkpoint, &mut input, version);
     }
+    advance(&mut checkpoint, &index, &model, usize::MAX);
     compare(&index, &model);
 }
 
-/// Many keys in order, in reverse and in a scramble; removals; replays.
+/// Many keys in order, in reverse and in a scramble; removals; replays; schemas that come back during a walk.
 pub fn seeds() -> Vec<Vec<u8>> {
     let put = |number: usize| [0, 0, (number % 256) as u8, (number / 256) as u8];
     let remove = |number: usize| [1, 0, (number % 256) as u8, (number / 256) as u8];
@@ -38,7 +52,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let removals: Vec<u8> = (0..650).map(|number| number * 211 % 701).flat_map(remove).collect();
     let listing = [2, 0, 3, 0, 1, 9, 5, 1, 0, 20, 6];
     let replayed: Vec<u8> = (0..60).flat_map(|number| [1, (number * 7 % 11) as u8, 0, (number % 3) as u8, 9]).collect();
+    let schemas = [[0, 0, 7, 0], [0, 1, 7, 0], [0, 1, 8, 0], [0, 2, 7, 0]].concat();
+    let come_back = [&[5, 3][..], &[1, 0, 7, 0], &[1, 2, 7, 0], &[0, 0, 7, 0]].concat();
     vec![
+        [&[0][..], &schemas, &come_back, &listing].concat(),
         [&[0][..], &rising, &listing].concat(),
         [&[2][..], &falling, &removals, &listing].concat(),
         [&[4][..], &scrambled[..800], &listing, &removals[..600]].concat(),
@@ -47,18 +64,20 @@ pub fn seeds() -> Vec<Vec<u8>> {
     ]
 }
 
-fn operate(index: &mut Index, model: &mut Model, input: &mut Input<'_>, version: u64) {
+fn operate(index: &mut Index, model: &mut Model, checkpoint: &mut Checkpoint, input: &mut Input<'_>, version: u64) {
     match input.byte() % 7 {
         0 => {
             let (schema, key) = names(input);
             let place = place_of(version);
             let previous = index.put(EntityRef { schema: &schema, key: &key }, version, place);
+            checkpoint.changes.push(((schema.clone(), key.clone()), version, Some(place), false));
             let expected = model.insert((schema, key), (version, Some(place)));
             assert_eq!(previous.map(|one| (one.version, Some(one.place))), expected);
         }
         1 => {
             let (schema, key) = names(input);
             let previous = index.remove(EntityRef { schema: &schema, key: &key });
+            checkpoint.changes.push(((schema.clone(), key.clone()), version, None, false));
             let expected = model.remove(&(schema, key));
             assert_eq!(previous.map(|one| (one.version, Some(one.place))), expected);
         }
@@ -83,10 +102,14 @@ fn operate(index: &mut Index, model: &mut Model, input: &mut Input<'_>, version:
             let from = if right { found.place } else { to };
             assert_eq!(index.repoint(id, found.version, from, to), right);
             if right {
+                checkpoint.changes.push(((schema.clone(), key.clone()), found.version, Some(to), true));
                 model.insert((schema, key), (found.version, Some(to)));
             }
         }
-        5 => walk(index, model, usize::from(input.byte()) + 1),
+        5 => match usize::from(input.byte()) {
+            entries if entries % 2 == 0 => walk(index, model, entries + 1),
+            entries => advance(checkpoint, index, model, entries / 2 + 1),
+        },
         _ => compare(index, model),
     }
 }
@@ -148,6 +171,35 @@ fn walk(index: &Index, model: &Model, slice: usize) {
         if count % slice == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }) {}
     assert_eq!(&seen, model);
+}
+
+/// Goes on with a checkpoint by so many entries. After the last it is loaded, and the changes replayed; the next begins.
+fn advance(checkpoint: &mut Checkpoint, index: &Index, model: &Model, entries: usize) {
+    let end = checkpoint.seen.len().saturating_add(entries);
+    let seen = &mut checkpoint.seen;
+    let done = index.walk(&mut checkpoint.cursor, |schema, entry| {
+        seen.push((schema.to_owned(), entry.key.to_string(), entry.version, entry.place));
+        if seen.len() == end { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    if !done {
+        return;
+    }
+    let Checkpoint { seen, changes, .. } = std::mem::take(checkpoint);
+    let mut loaded = Index::new(seen.len() as u64);
+    for (schema, key, version, place) in &seen {
+        let number = loaded.schema_number(schema);
+        let hash = loaded.hash(EntityRef { schema, key });
+        assert!(loaded.load(hash, number, key, *version, *place), "{schema}/{key} makes no sense");
+    }
+    for ((schema, key), version, place, moved) in &changes {
+        let entity = EntityRef { schema, key };
+        match place {
+            Some(place) => loaded.replay_put(entity, *version, *place, !moved),
+            None => loaded.replay_delete(entity, *version),
+        };
+    }
+    loaded.finish_replay();
+    compare(&loaded, model);
 }
 
 fn compare(index: &Index, model: &Model) {

@@ -171,7 +171,7 @@ impl<P: Platform> LogStorage<P> {
         let mut frames = {
             let mut state = self.state.borrow_mut();
             let batch = std::mem::take(&mut state.open);
-            state.commit_in_flight |= !batch.frames.is_empty();
+            state.commits_in_flight += usize::from(!batch.frames.is_empty());
             batch.frames
         };
         if frames.is_empty() {
@@ -183,7 +183,7 @@ impl<P: Platform> LogStorage<P> {
         let result = self.commit_frames(&mut frames).await;
         std::mem::forget(abandoned);
         let mut state = self.state.borrow_mut();
-        state.commit_in_flight = false;
+        state.commits_in_flight -= 1;
         if result.is_err() {
             self.figures().commit_failures.add(1);
             // What was appended meanwhile was judged against versions that never became durable: it goes too.

@@ -167,8 +167,9 @@ impl<P: Platform> LogStorage<P> {
 
     /// Waits until every batch that was sealed before now is durable.
     async fn settle(&self) -> Result<(), Interrupt> {
-        // Two commits end after this began: the one in flight, and the one that takes the batch now open.
-        for _ in 0..2 {
+        // So many commits end after this began: those in flight, and the one that takes the batch now open.
+        let commits = self.state.borrow().commits_in_flight + 1;
+        for _ in 0..commits {
             let seen = self.signals.committed.epoch();
             if self.state.borrow().is_settled() {
                 return Ok(());

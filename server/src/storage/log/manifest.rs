@@ -86,7 +86,7 @@ impl<P: Platform> LogStorage<P> {
         if left >= spare.bytes / 2 && spare.file.set_len(left).await.is_ok() && spare.file.sync_data().await.is_ok() {
             spare.bytes = left;
         }
-        self.state.borrow_mut().spare = Some(spare);
+        self.keep_spare(spare).await;
     }
 
     /// The interrupt as an error of a caller who waits.

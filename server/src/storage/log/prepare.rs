@@ -140,8 +140,25 @@ impl<P: Platform> LogStorage<P> {
         };
         let bytes = self.bytes_that_fit(bytes, self.sizes.segment_bytes_first).await?;
         let blank = self.make_blank(bytes).await?;
-        self.state.borrow_mut().spare = Some(blank);
+        self.keep_spare(blank).await;
         Ok(())
+    }
+
+    /// Makes a file the spare. Another may have become it while this one was made, cut or grown: the larger one stays.
+    pub(super) async fn keep_spare(&self, blank: Blank<FileOf<P>>) {
+        let surplus = {
+            let mut state = self.state.borrow_mut();
+            let (kept, surplus) = match state.spare.take() {
+                Some(other) if other.bytes > blank.bytes => (other, Some(blank)),
+                other => (blank, other),
+            };
+            state.spare = Some(kept);
+            surplus
+        };
+        if let Some(surplus) = surplus {
+            drop(surplus.file);
+            let _ = remove_if_there(self.disk(), &surplus.path).await;
+        }
     }
 
     /// What of the wanted bytes there is room for, halving them down to a segment of the first size; so much is to be
@@ -177,7 +194,7 @@ impl<P: Platform> LogStorage<P> {
                 Err(stopped) => result = Err(stopped),
             }
         }
-        self.state.borrow_mut().spare = Some(spare);
+        self.keep_spare(spare).await;
         result
     }
 
@@ -253,7 +270,10 @@ impl<P: Platform> LogStorage<P> {
     async fn give_file(&self, segment: &SegmentOf<P>, blank: Blank<FileOf<P>>) -> Result<(), Interrupt> {
         let block = if blank.file.is_direct() { blank.file.alignment().max(BLOCK_BYTES_MIN) } else { BLOCK_BYTES_MAX };
         if let Err(error) = self.name_file(segment, &blank, block).await {
-            return Err(self.interrupt("writing a segment's header", &error));
+            let interrupt = self.interrupt("writing a segment's header", &error);
+            drop(blank.file);
+            let _ = remove_if_there(self.disk(), &blank.path).await;
+            return Err(interrupt);
         }
         segment.block_bytes.set(block);
         segment.capacity.set(segment.capacity.get().max(blank.bytes));

@@ -92,8 +92,8 @@ pub struct State<P: Platform> {
     pub read_buffers: Vec<AlignedBuffer>,
     pub nonces: Nonces<<P as Platform>::Entropy>,
     pub next_sequence: u64,
-    /// A batch is being written.
-    pub commit_in_flight: bool,
+    /// Batches that were taken to be written and are not durable yet: two, when a stop takes one behind another.
+    pub commits_in_flight: usize,
     /// Number and tag of the last frame written.
     pub chain: (u64, Tag),
     pub applied: Position,
@@ -197,7 +197,7 @@ impl<P: Platform> State<P> {
             read_buffers: Vec::new(),
             nonces: Nonces::new(platform.entropy().clone()),
             next_sequence: 1,
-            commit_in_flight: false,
+            commits_in_flight: 0,
             chain: (0, [0; 16]),
             applied: Position::default(),
             segment_number_next: 1,
@@ -233,7 +233,7 @@ impl<P: Platform> State<P> {
 
     /// Whether no batch is open or under way.
     pub fn is_settled(&self) -> bool {
-        self.open.frames.is_empty() && !self.commit_in_flight
+        self.open.frames.is_empty() && self.commits_in_flight == 0
     }
 
     /// Whether any document, however small, is refused now for want of space.

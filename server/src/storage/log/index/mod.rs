@@ -38,6 +38,8 @@ struct Schema {
     entities: u64,
     /// Entries of this schema that mark deletions.
     markers: u64,
+    /// How many schemas there had been before it; unlike its number never used again.
+    birth: u64,
 }
 
 /// What an entity was before a change.
@@ -54,6 +56,8 @@ pub struct Previous {
 pub struct WalkCursor {
     schema: usize,
     after: Option<String>,
+    /// Schemas there had been when it began.
+    births: Option<u64>,
 }
 
 /// The index of one shard.
@@ -64,6 +68,8 @@ pub struct Index {
     schemas: Vec<Option<Schema>>,
     schemas_by_name: HashTable<u32>,
     free_schemas: Vec<u32>,
+    /// Schemas there have been.
+    births: u64,
     entities: u64,
     /// Bytes of all keys.
     key_bytes: usize,
@@ -87,6 +93,7 @@ impl Index {
             schemas: Vec::new(),
             schemas_by_name: HashTable::new(),
             free_schemas: Vec::new(),
+            births: 0,
             entities: 0,
             key_bytes: 0,
             key_bytes_in_place: 0,
@@ -201,11 +208,14 @@ impl Index {
     }
 
     /// Visits entries, schema by schema and in key order within each, until the visitor breaks or all were seen; the
-    /// next call goes on behind the last one visited. Returns whether all were seen. Every entry that is there
-    /// throughout is visited exactly once, whatever changes between calls.
+    /// next call goes on behind the last one visited. Returns whether all were seen. Whatever changes between calls,
+    /// every entry that is there throughout is visited exactly once, and no key of a schema twice.
     pub fn walk(&self, cursor: &mut WalkCursor, mut visit: impl FnMut(&str, &Entry) -> ControlFlow<()>) -> bool {
+        let births = *cursor.births.get_or_insert(self.births);
         while let Some(schema) = self.schemas.get(cursor.schema) {
-            if let Some(schema) = schema {
+            // A schema that came later is passed over: it may have been visited before it ended, and taken a number
+            // ahead of the walk now. Nothing in it was there throughout.
+            if let Some(schema) = schema.as_ref().filter(|schema| schema.birth < births) {
                 let after = cursor.after.take();
                 let mut last = None;
                 let entries = schema.order.from(&self.slab, after.as_deref().unwrap_or(""));
@@ -269,7 +279,10 @@ impl Index {
             },
             |number| number as usize,
         );
-        self.schemas[number] = Some(Schema { name: name.into(), order: Order::default(), entities: 0, markers: 0 });
+        let birth = self.births;
+        self.births += 1;
+        let (name, order) = (name.into(), Order::default());
+        self.schemas[number] = Some(Schema { name, order, entities: 0, markers: 0, birth });
         let (schemas, seed) = (&self.schemas, self.seed);
         self.schemas_by_name.insert_unique(hash, number as u32, |number| {
             let name = schemas[*number as usize].as_ref().map_or("", |schema| &schema.name);

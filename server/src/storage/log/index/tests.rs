@@ -179,6 +179,63 @@ fn walking_visits_what_stays_once_while_others_come_and_go() {
     assert!((0..2000).filter(|number| number % 2 == 0).all(|number| seen.contains_key(&name(number))));
 }
 
+/// A number that lies ahead of the walk may be taken by a schema that it has visited.
+#[test]
+fn a_walk_during_which_schemas_end_and_begin_again_makes_an_index_with_what_stayed() {
+    let entity = |schema, key| EntityRef { schema, key };
+    let mut index = Index::new(5);
+    index.put(entity("a", "k"), 1, place(1));
+    for (version, key) in (2..).zip(["b", "d", "f", "h"]) {
+        index.put(entity("big", key), version, place(version));
+    }
+    index.put(entity("b", "y"), 6, place(6));
+    index.put(entity("c", "z"), 7, place(7));
+    let (mut cursor, mut other_cursor) = (WalkCursor::default(), WalkCursor::default());
+    let mut seen = Vec::new();
+    let mut step = |index: &Index| {
+        index.walk(&mut cursor, |schema, entry| {
+            seen.push((schema.to_owned(), entry.key.to_string(), entry.version, entry.place));
+            ControlFlow::Break(())
+        })
+    };
+    assert!(!step(&index) && !step(&index));
+    // Others that began at another moment, or were given up, change nothing.
+    assert!(!index.walk(&mut other_cursor, |_, _| ControlFlow::Break(())));
+    assert!(!index.walk(&mut WalkCursor::default(), |_, _| ControlFlow::Break(())));
+    // The number that lies ahead is free last, and so the first to be taken again.
+    index.remove(entity("a", "k"));
+    index.remove(entity("b", "y"));
+    index.put(entity("a", "k"), 8, place(8));
+    // Behind and ahead of where it is.
+    index.put(entity("big", "a"), 9, place(9));
+    index.put(entity("big", "e"), 10, place(10));
+    index.remove(entity("big", "f"));
+    assert!(!step(&index));
+    index.put(entity("b", "y"), 11, place(11));
+    // The schema it is in ends, and another takes its number.
+    for key in ["a", "b", "d", "e", "h"] {
+        index.remove(entity("big", key));
+    }
+    index.put(entity("new", "z"), 12, place(12));
+    index.put(entity("big", "z"), 13, place(13));
+    while !step(&index) {}
+    let names: Vec<_> = seen.iter().map(|(schema, key, ..)| (&**schema, &**key)).collect();
+    assert_eq!(names, [("a", "k"), ("big", "b"), ("big", "d"), ("c", "z")]);
+    let mut loaded = Index::new(6);
+    for (schema, key, version, place) in &seen {
+        let number = loaded.schema_number(schema);
+        assert!(loaded.load(loaded.hash(entity(schema, key)), number, key, *version, *place), "{schema}/{key}");
+    }
+    // A walk that begins now sees what came meanwhile.
+    let mut later = Vec::new();
+    index.walk(&mut WalkCursor::default(), |schema, entry| {
+        later.push(format!("{schema}/{}", entry.key));
+        ControlFlow::Continue(())
+    });
+    later.sort();
+    assert_eq!(later, ["a/k", "b/y", "big/z", "c/z", "new/z"]);
+}
+
 #[test]
 fn takes_at_most_a_hundred_bytes_an_entity_beyond_its_key() {
     let mut index = Index::new(1);

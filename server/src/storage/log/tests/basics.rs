@@ -236,6 +236,24 @@ fn what_is_appended_while_a_commit_waits_its_turn_belongs_to_the_next_one() {
     assert_eq!(durable("b"), Some(2));
 }
 
+/// At a stop a second batch is taken while the first is still being written; a compaction waits for both.
+#[test]
+fn a_log_is_settled_once_every_batch_that_was_taken_is_durable() {
+    let fixture = Fixture::new();
+    let log = fixture.open();
+    let mut versions = Vec::new();
+    log.append(&[put("s", "a", b"1")], &mut versions).unwrap();
+    let mut first = std::pin::pin!(log.commit());
+    assert!(fixture.run(futures_lite::future::poll_once(first.as_mut())).is_none());
+    log.append(&[put("s", "b", b"1")], &mut versions).unwrap();
+    let mut second = std::pin::pin!(log.commit());
+    assert!(fixture.run(futures_lite::future::poll_once(second.as_mut())).is_none());
+    fixture.run(first).unwrap();
+    assert!(!log.has_open_batch() && !log.state.borrow().is_settled());
+    fixture.run(second).unwrap();
+    assert!(log.state.borrow().is_settled());
+}
+
 #[test]
 fn a_batch_that_filled_during_a_failed_commit_goes_with_it() {
     let fixture = Fixture::new();

@@ -3,7 +3,7 @@
 use super::*;
 use crate::crypto::keyring::DataKeyId;
 use crate::limits::{RETIRED_KEPT_MAX, RETIRED_KEPT_ROOM_SEGMENTS};
-use crate::runtime::platform::{Clock, Disk, Platform};
+use crate::runtime::platform::{Clock, Disk, Platform, Spawn};
 use crate::runtime::sim::{Fault, Operation, Sim, Survival};
 use crate::storage::log::segment::SegmentState;
 use std::time::Duration;
@@ -59,6 +59,36 @@ fn writes_during_the_walk_are_in_the_checkpoint_or_in_the_replay() {
     fixture.power_failure();
     let log = fixture.open();
     assert!(log.open_report().checkpoint_entities > 0);
+    fixture.check(&log);
+}
+
+/// Its entity is in the checkpoint as it was, and in the replay as it is; twice in the checkpoint would be damage.
+#[test]
+fn a_schema_that_ends_and_begins_again_during_the_walk_is_in_the_checkpoint_once() {
+    let mut fixture = Fixture::new();
+    let log = fixture.open();
+    fixture.put(&log, "a", "k", b"1");
+    for number in 0..700 {
+        fixture.put(&log, "big", &format!("k{number:03}"), b"1");
+    }
+    fixture.put(&log, "b", "y", b"1");
+    log.state.borrow_mut().checkpoint_forced = true;
+    log.signals.maintain.notify();
+    while log.chunks_written.get() == 0 {
+        fixture.run(fixture.platform.spawn.yield_now());
+    }
+    fixture.delete(&log, "a", "k");
+    fixture.delete(&log, "b", "y");
+    fixture.put(&log, "a", "k", b"2");
+    assert_eq!(log.metrics.shards[0].checkpoints.value(), 0, "the walk is over too early");
+    fixture.settle();
+    assert_eq!(log.metrics.shards[0].checkpoints.value(), 1);
+    drop(log);
+    fixture.power_failure();
+    let log = fixture.open();
+    let report = log.open_report();
+    assert!(report.damage.is_empty(), "{:?}", report.damage);
+    assert_eq!(report.checkpoint_entities, 701);
     fixture.check(&log);
 }
 

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::runtime::platform::{Clock, Disk, Platform};
-use crate::runtime::sim::{Fault, Operation, Sim, SimPlatform, Survival};
+use crate::runtime::sim::{Effect, Fault, Operation, Sim, SimPlatform, Survival};
 use crate::storage::Refusal;
-use futures_lite::future::or;
+use futures_lite::future::{or, poll_once};
 use std::time::Duration;
 
 async fn open(platform: &SimPlatform) -> Result<Rc<LogStorage<SimPlatform>>, OpenError> {
@@ -79,6 +79,60 @@ fn deletions_on_the_last_spare_are_where_a_restart_finds_them() {
     let platform = next.platform();
     let log = next.run_until(open(&platform)).unwrap().unwrap();
     assert_eq!(log.status().entities, 0, "an acknowledged deletion is gone");
+}
+
+/// Room is made out of the spare while a new spare is made, in any order: one of the files stays.
+#[test]
+fn of_two_spares_one_is_kept_and_the_other_removed() {
+    for steps in 0..24 {
+        let mut fixture = Fixture::new();
+        fixture.sizes.segment_bytes_first = 256 << 10;
+        fixture.sizes.segment_bytes_max = 256 << 10;
+        let log = fixture.open();
+        fixture.settle();
+        let mut makes_room = std::pin::pin!(log.make_room(1));
+        assert!(fixture.run(poll_once(makes_room.as_mut())).is_none());
+        let mut prepares = std::pin::pin!(log.prepare_segments());
+        let prepared = (0..steps).any(|_| fixture.run(poll_once(prepares.as_mut())).is_some());
+        fixture.run(makes_room);
+        if !prepared {
+            fixture.run(prepares).unwrap();
+        }
+        let is_spare = |path: &PathBuf| path.extension().is_some_and(|end| end == "tmp");
+        let spares: Vec<_> = fixture.platform.disk.paths().into_iter().filter(is_spare).collect();
+        let spare = log.state.borrow().spare.as_ref().map(|spare| spare.path.clone());
+        assert_eq!(spares, Vec::from_iter(spare), "after {steps} steps of the preparation");
+        assert!(prepared || steps < 23, "the preparation takes more steps");
+    }
+}
+
+#[test]
+fn a_file_that_finds_no_space_for_its_name_is_removed() {
+    let sim = Sim::new(1);
+    let platform = sim.platform();
+    let run = async {
+        let log = open(&platform).await.unwrap();
+        platform.clock().sleep(Duration::from_secs(1)).await;
+        const ENOSPC: i32 = 28;
+        sim.inject(Fault::next(&[Operation::Rename], Effect::Error(ENOSPC)).on_path(".seg").times(4));
+        let write = async |key: &str| -> Result<(), CommitError> {
+            log.append(&[put("s", key, &[1; 4 << 10])], &mut Vec::new())?;
+            log.commit().await
+        };
+        let mut refused = 0;
+        for number in 0..60 {
+            refused += usize::from(write(&format!("k{number}")).await.is_err());
+            platform.clock().sleep(Duration::from_millis(100)).await;
+        }
+        assert!(refused > 0);
+        write("there is space again").await.unwrap();
+        platform.clock().sleep(Duration::from_secs(2)).await;
+        let files = sim.poke(|image| image.list_files());
+        let spares: Vec<_> =
+            files.iter().filter(|(path, _)| path.extension().is_some_and(|end| end == "tmp")).collect();
+        assert!(spares.len() == 1, "{spares:?}");
+    };
+    sim.run_until(run).unwrap();
 }
 
 /// Otherwise the store would count the shard as made, and take it for lost after a crash.
