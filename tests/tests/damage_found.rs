@@ -77,6 +77,25 @@ fn the_scrub_finds_damage_under_a_running_server_and_readyz_names_it() {
     assert_eq!(refused.status, i32::from(ExitStatus::StoreDamaged.number()), "{refused:#?}");
 }
 
+#[test]
+fn a_damaged_keyring_is_written_anew_under_a_running_server_and_readyz_says_so() {
+    let scratch = tempfile::tempdir().expect("a temporary directory");
+    let data = scratch.path().join("data");
+    let server = TestServer::builder().data_dir(&data).shards(1).start();
+    server.http().put("/entity/s/k", "1").expect(201);
+    flip(&data.join("keyring.json"), 100);
+    eventually("the alert names the file", || {
+        let ready = server.http().get("/readyz").expect(200).text();
+        ready.contains("alerts") && ready.contains("keyring.json") && ready.contains("written anew")
+    });
+    assert_eq!(metric(&server, "deltadb_scrub_damage_total"), 1);
+    assert!(server.stderr().contains("keyring.json was damaged"), "{}", server.stderr());
+    server.kill();
+    let server = TestServer::builder().data_dir(&data).start();
+    assert_eq!(server.http().get("/entity/s/k").expect(200).text(), "1");
+    server.stop_cleanly();
+}
+
 fn metric(server: &TestServer, name: &str) -> u64 {
     let text = server.http_anonymous().get("/metrics").expect(200).text();
     let values = text.lines().filter_map(|line| line.strip_prefix(name)?.rsplit(' ').next()?.parse::<f64>().ok());

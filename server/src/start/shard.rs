@@ -8,7 +8,7 @@ use crate::exit::ExitStatus;
 use crate::gateway::dispatch::{Delivery, Dispatch, Parts};
 use crate::gateway::service::{HTTP_LISTENER, ShardService, WIRE_LISTENER, WIRE_SHARD_LISTENER, WIRE_SOCKET_LISTENER};
 use crate::gateway::wire::WireIdentity;
-use crate::limits::{DISK_TIMEOUT_MS, DRAIN_TIMEOUT_MS, SEAL_TIMEOUT_MS};
+use crate::limits::{DISK_TIMEOUT_MS, DRAIN_TIMEOUT_MS, SCRUB_INTERVAL_MS, SEAL_TIMEOUT_MS};
 use crate::runtime::doorbell::ShardDoorbell;
 use crate::runtime::net::{ListenAddress, Net};
 use crate::runtime::platform::{Clock, Platform};
@@ -17,7 +17,9 @@ use crate::runtime::shard::ShardContext;
 use crate::schema::FileChange;
 use crate::storage::Storage;
 use crate::storage::log::{LogIdentity, LogOptions, LogSizes, LogStorage, OpenError};
+use crate::storage::store::Unsound;
 use futures_lite::future::or;
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -34,6 +36,8 @@ const TICK: Duration = Duration::from_millis(100);
 const TICKS_PER_ROUND: u64 = 10;
 /// Rounds between two looks for data keys that nobody names any more.
 const ROUNDS_PER_KEY_CHECK: u64 = 10;
+/// The same between two looks at the store's own files: they are small, and without them it does not open again.
+const ROUNDS_PER_STORE_LOOK: u64 = 10;
 /// Connections still open after the drain get this long to take their last bytes.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -72,7 +76,7 @@ async fn serve(plan: &Arc<Plan>, context: ShardContext) -> Result<ShardReport, F
     }
     // Before anybody is told that this server is ready, so that `/readyz` says the same.
     let mut known = Vec::new();
-    report_health(plan, index, &dispatch, &mut known);
+    report_health(plan, index, &dispatch, &Alerts::default(), &mut known);
     plan.report(ShardReport::Listening { http: bound.http, wire: bound.wire });
     keep_house(plan, index, &platform, &dispatch, known).await;
     let all_done = drain(plan, index, &platform, &net, &dispatch, &service).await;
@@ -238,9 +242,10 @@ async fn keep_house(
     dispatch: &Rc<ShardDispatch>,
     known: Vec<String>,
 ) {
-    let watched = watch_health(plan, index, platform, dispatch, known);
+    let alerts = Alerts::default();
+    let watched = watch_health(plan, index, platform, dispatch, &alerts, known);
     match index {
-        0 => or(watched, keep_files(plan, platform, dispatch)).await,
+        0 => or(watched, keep_files(plan, platform, dispatch, &alerts)).await,
         _ => watched.await,
     }
 }
@@ -250,6 +255,7 @@ async fn watch_health(
     index: usize,
     platform: &Production,
     dispatch: &Rc<ShardDispatch>,
+    alerts: &Alerts,
     mut known: Vec<String>,
 ) {
     let (mut ticks, mut took_writes) = (0u64, true);
@@ -257,22 +263,64 @@ async fn watch_health(
         let takes_writes = dispatch.engine().storage().takes_writes();
         let changed = std::mem::replace(&mut took_writes, takes_writes) != takes_writes;
         if changed || ticks.is_multiple_of(TICKS_PER_ROUND) {
-            report_health(plan, index, dispatch, &mut known);
+            report_health(plan, index, dispatch, alerts, &mut known);
         }
         ticks += 1;
         platform.clock().sleep(TICK).await;
     }
 }
 
-/// Templates, and data keys that can go. Never ends.
-async fn keep_files(plan: &Plan, platform: &Production, dispatch: &Rc<ShardDispatch>) {
+/// Templates, data keys that can go, and the store's own files. Never ends.
+async fn keep_files(plan: &Plan, platform: &Production, dispatch: &Rc<ShardDispatch>, alerts: &Alerts) {
+    let may_look = plan.scrub_bytes_per_s_per_shard > 0 && !plan.salvage;
     let mut templates_readable = true;
     for round in 1u64.. {
         look_over_templates(plan, platform, &mut templates_readable).await;
         if round.is_multiple_of(ROUNDS_PER_KEY_CHECK) {
             dispatch.drop_unused_keys().await;
         }
+        if may_look && round.is_multiple_of(ROUNDS_PER_STORE_LOOK) {
+            let unsound = plan.store.look_over(platform).await;
+            let new = alerts.take_up(unsound, platform.clock().now_ns());
+            plan.metrics.shards[0].scrub_damage.add(new);
+        }
         platform.clock().sleep(TICK * TICKS_PER_ROUND as u32).await;
+    }
+}
+
+/// What was found wrong with the store's own files: what stays wrong as long as it does, what was put right for a day.
+#[derive(Default)]
+struct Alerts(RefCell<Vec<Alert>>);
+
+struct Alert {
+    text: String,
+    until_ns: u64,
+}
+
+impl Alerts {
+    /// Takes up what a look found, and logs what is new of it; says how much that was.
+    fn take_up(&self, unsound: Vec<Unsound>, now_ns: u64) -> u64 {
+        let mut new = 0;
+        let known = self.0.take();
+        let mut alerts = Vec::new();
+        for file in unsound {
+            let text = file.to_string();
+            let until_ns = now_ns + if file.mended.is_ok() { SCRUB_INTERVAL_MS * 1_000_000 } else { 0 };
+            if file.mended.is_ok() || known.iter().all(|alert| alert.text != text) {
+                tracing::error!("{text}");
+                new += 1;
+            }
+            alerts.push(Alert { text, until_ns });
+        }
+        let told = |alert: &Alert| alerts.iter().any(|other: &Alert| other.text == alert.text);
+        let still: Vec<Alert> = known.into_iter().filter(|alert| alert.until_ns > now_ns && !told(alert)).collect();
+        alerts.extend(still);
+        self.0.replace(alerts);
+        new
+    }
+
+    fn texts(&self) -> Vec<String> {
+        self.0.borrow().iter().map(|alert| alert.text.clone()).collect()
     }
 }
 
@@ -302,7 +350,7 @@ async fn look_over_templates(plan: &Plan, platform: &Production, readable: &mut 
 }
 
 /// Tells the board what is wrong, and the log what has become wrong or right since the last time.
-fn report_health(plan: &Plan, index: usize, dispatch: &ShardDispatch, known: &mut Vec<String>) {
+fn report_health(plan: &Plan, index: usize, dispatch: &ShardDispatch, alerts: &Alerts, known: &mut Vec<String>) {
     dispatch.keep_house();
     let mut problems = Vec::new();
     let status = dispatch.engine().storage().status();
@@ -325,7 +373,7 @@ fn report_health(plan: &Plan, index: usize, dispatch: &ShardDispatch, known: &mu
     }
     known.clone_from(&problems);
     plan.board.report(index, problems);
-    plan.board.alert(index, status.damage);
+    plan.board.alert(index, [status.damage, alerts.texts()].concat());
 }
 
 /// Finishes what was accepted; `false` when that could not be waited for. Peers may still ask until every shard is

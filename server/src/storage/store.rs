@@ -10,6 +10,7 @@ mod descriptor;
 mod error;
 mod layout;
 mod lock;
+mod look_over;
 mod open;
 mod read;
 mod rewrap;
@@ -24,6 +25,7 @@ pub use descriptor::STORE_FORMAT_VERSION;
 pub use error::StoreError;
 pub use layout::Layout;
 pub use lock::{DirectoryLock, open_to_others, restrict_file_modes};
+pub use look_over::Unsound;
 pub use rewrap::{Rewrapped, rewrap};
 
 use crate::crypto::keyring::Keyring;

@@ -95,7 +95,7 @@ impl Store {
         Ok(others)
     }
 
-    fn begin(&self) -> Result<(Arc<Keyring>, Descriptor), StoreError> {
+    pub(super) fn begin(&self) -> Result<(Arc<Keyring>, Descriptor), StoreError> {
         let mut state = self.state();
         match &state.change {
             Change::UnderWay => return Err(StoreError::ChangeUnderWay),

@@ -16,9 +16,9 @@ use std::io;
 use std::path::Path;
 use zeroize::Zeroizing;
 
-const DESCRIPTOR_BYTES_MAX: usize = 64 << 10;
+pub(super) const DESCRIPTOR_BYTES_MAX: usize = 64 << 10;
 /// Holds the most keys a keyring may have, at under 400 bytes each.
-const KEYRING_BYTES_MAX: usize = 1 << 20;
+pub(super) const KEYRING_BYTES_MAX: usize = 1 << 20;
 const MASTER_KEY_BYTES_MAX: usize = 4096;
 
 /// A root key, where it came from, and what the operator should hear.

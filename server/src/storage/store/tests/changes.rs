@@ -1,7 +1,7 @@
 //! Rotation, dropping, generations and a new root key, with the disk failing at every change.
 
 use super::*;
-use crate::runtime::sim::Sim;
+use crate::runtime::sim::{Fault, Operation, Sim};
 use std::time::Duration;
 
 /// A store under root key 7, open.
@@ -193,4 +193,80 @@ fn a_rotation_that_found_no_space_can_be_tried_again() {
     assert_eq!(store.keyring().generation(), 1);
     sim.set_capacity_bytes(None);
     assert_eq!(sim.run_until(store.rotate_data_key(&platform)).unwrap().unwrap().generation(), 2);
+}
+
+#[test]
+fn a_damaged_keyring_or_description_is_written_anew_while_the_store_is_open() {
+    for name in ["keyring.json", "store.json"] {
+        let (directory, store) = open();
+        block_on(store.rotate_data_key(&directory.platform)).unwrap();
+        assert!(block_on(store.look_over(&directory.platform)).is_empty());
+        let sound = directory.read(name);
+        let damages: [(&str, Option<Vec<u8>>); 4] = [
+            ("a flipped bit", Some(sound.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == 60)).collect())),
+            ("a cut", Some(sound[..sound.len() / 2].to_vec())),
+            ("nothing in it", Some(Vec::new())),
+            ("no file", None),
+        ];
+        for (what, content) in damages {
+            match &content {
+                Some(content) => directory.write(name, content),
+                None => fs::remove_file(directory.file(name)).unwrap(),
+            }
+            let unsound = block_on(store.look_over(&directory.platform));
+            assert!(unsound.len() == 1 && unsound[0].mended.is_ok(), "{what}: {unsound:?}");
+            assert!(unsound[0].to_string().contains(name), "{what}: {}", unsound[0]);
+            assert!(block_on(store.look_over(&directory.platform)).is_empty(), "{what}");
+            let reopened = directory.open_with(given(7)).unwrap().store;
+            assert_eq!(key_ids(&reopened.keyring()), key_ids(&store.keyring()), "{what}");
+        }
+        // Changes go on.
+        block_on(store.rotate_data_key(&directory.platform)).unwrap();
+        directory.open_with(given(7)).unwrap();
+    }
+}
+
+#[test]
+fn an_older_keyring_put_back_under_an_open_store_is_replaced() {
+    let (directory, store) = open();
+    let older = directory.read("keyring.json");
+    block_on(store.rotate_data_key(&directory.platform)).unwrap();
+    directory.write("keyring.json", older);
+    let unsound = block_on(store.look_over(&directory.platform));
+    assert!(unsound.len() == 1 && unsound[0].reason.contains("generation 1"), "{unsound:?}");
+    assert_eq!(directory.open_with(given(7)).unwrap().store.keyring().generation(), 2);
+}
+
+/// Another store may have been made there since.
+#[test]
+fn a_directory_that_became_another_stores_is_left_alone() {
+    let (directory, store) = open();
+    let other = Directory { parent: tempfile::tempdir().unwrap(), platform: TestPlatform::new(2) };
+    other.open_with(given(7)).unwrap();
+    let files = ["keyring.json", "store.json"];
+    files.iter().for_each(|name| directory.write(name, other.read(name)));
+    let unsound = block_on(store.look_over(&directory.platform));
+    assert!(unsound.len() == 2 && unsound.iter().all(|file| file.mended.is_err()), "{unsound:?}");
+    assert!(files.iter().all(|name| directory.read(name) == other.read(name)));
+    let full = unsound[0].to_string();
+    assert!(full.contains("put it back from a backup"), "{full}");
+}
+
+#[test]
+fn what_a_failed_change_left_is_not_touched() {
+    let sim = Sim::new(1);
+    let platform = sim.platform();
+    let options = StoreOptions {
+        directory: "/data".into(),
+        root_key: RootKeyInput::None,
+        expected_key_id: None,
+        shards_wanted: None,
+        default_shards: 1,
+    };
+    let store = sim.run_until(Store::open_or_create(&platform, options)).unwrap().unwrap().store;
+    sim.inject(Fault::eio(&[Operation::SyncDir]));
+    sim.run_until(store.rotate_data_key(&platform)).unwrap().unwrap_err();
+    let left = sim.poke(|image| image.peek("/data/keyring.json").unwrap());
+    assert!(sim.run_until(store.look_over(&platform)).unwrap().is_empty());
+    assert_eq!(sim.poke(|image| image.peek("/data/keyring.json").unwrap()), left);
 }
