@@ -7,7 +7,6 @@ use super::format::frame::FRAME_HEADER_BYTES;
 use super::format::record::{RecordContent, RecordHeader, RecordKind, TOMBSTONE_BYTES, record_bytes};
 use super::format::segment::{SEGMENT_HEADER_BYTES, SegmentKind};
 use super::index::Place;
-use super::manifest::Interrupt;
 use super::segment::SegmentState;
 use super::state::{FileOf, LogStorage, Position, SegmentOf, State};
 use crate::command::{EntityRef, Version};
@@ -358,9 +357,7 @@ impl<P: Platform> LogStorage<P> {
             let job = async move {
                 let seal = async {
                     let sealed = this.seal_segment(&passed).await;
-                    if sealed == Err(Interrupt::OutOfSpace) && passed.end.get().is_none() {
-                        this.poison("no space for the footer of a full segment".to_owned());
-                    }
+                    this.must_have_ended(&passed, &sealed);
                 };
                 this.run_job(seal).await;
             };

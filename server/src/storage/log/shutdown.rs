@@ -28,6 +28,13 @@ impl<P: Platform> LogStorage<P> {
         Ok(())
     }
 
+    /// A segment that was passed and got no footer has no end, and nobody gives it one any more.
+    pub(super) fn must_have_ended(&self, passed: &SegmentOf<P>, sealed: &Result<(), Interrupt>) {
+        if *sealed == Err(Interrupt::OutOfSpace) && passed.listed.get() && passed.end.get().is_none() {
+            self.poison("no space for the footer of a full segment".to_owned());
+        }
+    }
+
     /// See [`crate::storage::Storage::adopt_keyring`].
     pub(super) async fn roll_to_keyring(&self, keyring: Arc<Keyring>) -> Result<(), CommitError> {
         {
@@ -70,7 +77,9 @@ impl<P: Platform> LogStorage<P> {
                 if let Some(passed) = passed {
                     passed.state.set(SegmentState::Sealed);
                     self.state.borrow_mut().tail_open = false;
-                    self.seal_segment(&passed).await.map_err(|interrupt| self.commit_error(interrupt))?;
+                    let sealed = self.seal_segment(&passed).await;
+                    self.must_have_ended(&passed, &sealed);
+                    sealed.map_err(|interrupt| self.commit_error(interrupt))?;
                 }
                 continue;
             }
@@ -91,6 +100,7 @@ impl<P: Platform> LogStorage<P> {
         self.signals.tail.notify();
         self.signals.maintain.notify();
         self.signals.scrub.notify();
+        self.signals.idle.notify();
         while self.jobs.get() > 0 {
             let seen = self.signals.idle.epoch();
             if self.jobs.get() > 0 {

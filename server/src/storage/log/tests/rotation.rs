@@ -97,3 +97,33 @@ fn the_key_of_a_checkpoint_is_in_use_while_the_checkpoint_is_written() {
     let log = sim.run_until(open(&platform, third.without(&dropped))).unwrap();
     assert!(log.open_report().damage.is_empty(), "{:?}", log.open_report().damage);
 }
+
+/// Otherwise it would have no end for ever, and maintenance and the stop would wait for one.
+#[test]
+fn a_segment_that_finds_no_space_for_its_footer_poisons() {
+    let mut poisoned = 0;
+    for skip in 0..4 {
+        let sim = Sim::new(1);
+        let platform = sim.platform();
+        let first = Keyring::create(platform.entropy(), [7; 16], 0);
+        let second = first.rotate(platform.entropy(), 1);
+        let run = async {
+            let log = open(&platform, first.clone()).await;
+            log.append(&[put("s", "k", &[7; 100])], &mut Vec::new()).unwrap();
+            log.commit().await.unwrap();
+            platform.clock().sleep(Duration::from_secs(1)).await;
+            sim.inject(Fault::next(&[Operation::SyncedWrite], Effect::Error(28)).after(skip));
+            let adopted = log.adopt_keyring(Arc::new(second.clone())).await;
+            let is_poisoned = log.state.borrow().check_writable().is_err();
+            assert!(adopted.is_err() || !is_poisoned);
+            // It ends, whatever there was.
+            assert_eq!(log.shutdown().await.is_err(), is_poisoned);
+            u64::from(is_poisoned)
+        };
+        poisoned += sim.run_until(run).unwrap();
+        let sim = Sim::on_disk(2, sim.power_loss_image().after_power_loss(Survival::Nothing, 0));
+        let log = sim.run_until(open(&sim.platform(), second)).unwrap();
+        assert_eq!((log.open_report().damage.len(), log.status().entities), (0, 1));
+    }
+    assert_eq!(poisoned, 1);
+}
