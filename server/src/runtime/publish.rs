@@ -14,7 +14,7 @@ use zeroize::Zeroize;
 pub const TEMPORARY_SUFFIX: &str = ".tmp";
 
 /// Makes `bytes` the durable content of `path`. After an error the old content still stands, or the new one is
-/// visible without being known to be durable.
+/// visible without being known to be durable: which of the two, an error for want of space tells, for that is the old.
 pub async fn publish<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = temporary_of(path);
     remove_if_there(disk, &temporary).await?;
@@ -27,7 +27,8 @@ pub async fn publish<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> io::Result
     if is_on(Sabotage::SkipDirectorySync) {
         return Ok(());
     }
-    disk.sync_dir(parent_of(path)).await
+    let in_place = |error| io::Error::other(format!("the new content is in place and may not be durable: {error}"));
+    disk.sync_dir(parent_of(path)).await.map_err(in_place)
 }
 
 /// The whole content of a file, if it has no more than `bytes_max` bytes; `InvalidData` when it has more.

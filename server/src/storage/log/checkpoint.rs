@@ -108,7 +108,12 @@ impl<P: Platform> LogStorage<P> {
             let marked: Vec<_> = installed.into_iter().filter(|segment| !segment.checkpointed.replace(true)).collect();
             (state.checkpoint.replace(reference), marked)
         };
-        if let Err(interrupt) = self.publish_manifest(false).await {
+        let published = self.publish_manifest(false).await;
+        let names_it = || self.state.borrow().manifest.checkpoint.as_ref().is_some_and(|named| named.number == number);
+        // After want of space another task's manifest may have named it.
+        if let Err(interrupt) = published
+            && !(interrupt == Interrupt::OutOfSpace && names_it())
+        {
             marked.iter().for_each(|segment| segment.checkpointed.set(false));
             {
                 let mut state = self.state.borrow_mut();

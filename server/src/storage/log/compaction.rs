@@ -150,15 +150,16 @@ impl<P: Platform> LogStorage<P> {
         };
         if let Some(output) = output {
             output.listed.set(true);
-            let manifest_before = self.state.borrow().manifest_number;
-            if let Err(interrupt) = self.publish_manifest(false).await {
-                // A manifest that names the output may be in force: this one after any failure but want of space, or
-                // another that was published meanwhile. Its file must then stay what it is.
-                if interrupt == Interrupt::OutOfSpace && self.state.borrow().manifest_number == manifest_before {
+            match self.publish_manifest(false).await {
+                // Another task's manifest found the space, and it lists the output.
+                Err(Interrupt::OutOfSpace) if self.manifest_names(&output) => {}
+                Err(Interrupt::OutOfSpace) => {
                     output.listed.set(false);
                     self.forget_segment(&output);
+                    return Err(Interrupt::OutOfSpace);
                 }
-                return Err(interrupt);
+                // It may be in force. The output's file must stay what it is.
+                published => published?,
             }
             self.install(&output, moved).await;
         }

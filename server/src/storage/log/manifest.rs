@@ -3,7 +3,7 @@
 use super::device::is_out_of_space;
 use super::format::manifest::{MANIFEST_NAME, Manifest};
 use super::segment::SegmentTable;
-use super::state::LogStorage;
+use super::state::{LogStorage, SegmentOf};
 use crate::crypto::keyring::DataKeyId;
 use crate::crypto::seal::{Purpose, SealingKey};
 use crate::runtime::platform::{Disk, DiskFile, Platform};
@@ -21,7 +21,8 @@ pub enum Interrupt {
 }
 
 impl<P: Platform> LogStorage<P> {
-    /// Replaces the manifest by one that says what is in force now. Other failures than want of space poison.
+    /// Replaces the manifest by one that says what is in force now. Other failures than want of space poison. After want
+    /// of space another task's manifest may have said it all the same: see [`Self::manifest_names`].
     pub(super) async fn publish_manifest(&self, clean: bool) -> Result<(), Interrupt> {
         let _guard = self.manifest_lock.lock().await;
         self.state.borrow().check_writable().map_err(|_| Interrupt::Stopped)?;
@@ -32,7 +33,7 @@ impl<P: Platform> LogStorage<P> {
             match publish(self.disk(), &path, &bytes).await {
                 Ok(()) => {
                     let mut state = self.state.borrow_mut();
-                    state.manifest_number = manifest.number;
+                    state.manifest = manifest;
                     state.at_work = !clean;
                     state.manifest_keys = names;
                     return Ok(());
@@ -48,13 +49,18 @@ impl<P: Platform> LogStorage<P> {
         Err(Interrupt::OutOfSpace)
     }
 
+    /// Whether the manifest in force lists a segment.
+    pub(super) fn manifest_names(&self, segment: &SegmentOf<P>) -> bool {
+        self.state.borrow().manifest.segments.iter().any(|listed| listed.id == segment.header.id)
+    }
+
     /// The manifest, the data keys it names with its own first, and its sealed form.
     fn seal_manifest(&self, clean: bool) -> Result<(Manifest, Vec<DataKeyId>, Vec<u8>), Interrupt> {
         let salt = self.random();
         let nonce = self.nonce();
         let state = self.state.borrow();
         let manifest = Manifest {
-            number: state.manifest_number + 1,
+            number: state.manifest.number + 1,
             keyring_generation: state.keyring.generation(),
             clean,
             sequence_floor: state.next_sequence,

@@ -315,6 +315,7 @@ impl<P: Platform> LogStorage<P> {
         if !segment.listed.replace(true)
             && !is_on(Sabotage::WriteBeforeListing)
             && let Err(interrupt) = self.publish_manifest(false).await
+            && !(interrupt == Interrupt::OutOfSpace && self.manifest_names(segment))
         {
             segment.listed.set(false);
             return Err(interrupt);

@@ -248,10 +248,10 @@ impl<P: Platform> LogStorage<P> {
         let key = SealingKey::derive(data_key, &header.salt, Purpose::Manifest);
         let manifest = Manifest::open(file, &header, &key).map_err(|error| error.to_string())?;
         // One whose publication failed may lie there all the same; nothing is written any more then.
-        let failed = state.check_writable().is_err() && manifest.number == state.manifest_number + 1;
-        if manifest.number == state.manifest_number || failed {
+        let failed = state.check_writable().is_err() && manifest.number == state.manifest.number + 1;
+        if manifest.number == state.manifest.number || failed {
             return Ok(());
         }
-        Err(format!("it is manifest {}, and {} was written last", manifest.number, state.manifest_number))
+        Err(format!("it is manifest {}, and {} was written last", manifest.number, state.manifest.number))
     }
 }

@@ -4,7 +4,7 @@
 
 use super::batch::{FrameMemory, Nonces, OpenBatch};
 use super::format::frame::FRAME_HEADER_BYTES;
-use super::format::manifest::CheckpointRef;
+use super::format::manifest::{CheckpointRef, Manifest};
 use super::format::segment::{SegmentHeader, SegmentKind};
 use super::format::{BLOCK_BYTES_MAX, LogIdentity, NONCE_BYTES, Tag};
 use super::index::Index;
@@ -109,7 +109,8 @@ pub struct State<P: Platform> {
     pub checkpoint_forced: bool,
     /// The manifest on disk tells of a shard at work: versions may be given out.
     pub at_work: bool,
-    pub manifest_number: u64,
+    /// The manifest that is in force: the one published last, or found at the start.
+    pub manifest: Manifest,
     /// Data keys that the manifest on disk names, its own first; while one is being published, those of both.
     pub manifest_keys: Vec<DataKeyId>,
     /// Seals the checkpoint that is being written, which no manifest names yet.
@@ -208,7 +209,7 @@ impl<P: Platform> State<P> {
             log_bytes_since_checkpoint: 0,
             checkpoint_forced: false,
             at_work: false,
-            manifest_number: 0,
+            manifest: Manifest::default(),
             manifest_keys: Vec::new(),
             checkpoint_key: None,
             retired: Vec::new(),

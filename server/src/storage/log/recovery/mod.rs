@@ -264,7 +264,7 @@ impl<'a, P: Platform> Recovery<'a, P> {
         let next = self.manifest.sequence_floor.max(self.version_max + 1).max(1);
         let state = &mut self.state;
         state.next_sequence = next + skipped;
-        state.manifest_number = self.manifest.number;
+        state.manifest = self.manifest.clone();
         state.segment_number_next = self.manifest.segment_number_next.max(1);
         state.checkpoint_number_next = self.manifest.checkpoint_number_next.max(1);
         if self.manifest.segment_bytes_next > 0 {

@@ -7,6 +7,7 @@ mod conformance;
 mod damage;
 mod faults;
 mod full_disk;
+mod manifest;
 mod measure;
 mod recovery;
 mod rewrite;
