@@ -129,12 +129,14 @@ impl<P: Platform> LogStorage<P> {
         let mut result = self.settle().await;
         let numbers: Vec<u32> = victims.iter().map(|victim| victim.number()).collect();
         let oldest_other = self.state.borrow().oldest_listed_except(&numbers);
-        let mut moved = Vec::new();
+        let (mut moved, mut gave_up) = (Vec::new(), false);
         // Without a writer nothing in them is needed, and nothing comes alive again in an old segment.
         if let Some(writer) = &mut writer {
             for victim in victims {
                 if result.is_ok() {
-                    result = self.move_records(victim, oldest_other, writer, &mut moved).await;
+                    let whole = self.move_records(victim, oldest_other, writer, &mut moved).await;
+                    gave_up |= whole == Ok(false);
+                    result = whole.map(drop);
                 }
             }
         }
@@ -163,6 +165,11 @@ impl<P: Platform> LogStorage<P> {
             }
             self.install(&output, moved).await;
         }
+        // When one has to stay they all do, until the next round: it may hold what tombstones in the others hide, and
+        // those were not copied, since all were to go.
+        if gave_up {
+            return Ok(());
+        }
         self.retire(victims).await
     }
 
@@ -181,29 +188,30 @@ impl<P: Platform> LogStorage<P> {
         self.check_running()
     }
 
-    /// Copies what is still needed of one segment; of a damaged one, what lies before the damage.
+    /// Copies what is still needed of one segment; of a damaged one, what lies before the damage. Whether that was all:
+    /// the mark on the segment does not tell, for the scrub takes it away when it can read the segment again.
     async fn move_records(
         &self,
         victim: &SegmentOf<P>,
         oldest_other: u32,
         writer: &mut SegmentWriter<P>,
         moved: &mut Vec<Moved>,
-    ) -> Result<(), Interrupt> {
-        let (Some(file), Some(end)) = (victim.file.get(), victim.end.get()) else { return Ok(()) };
+    ) -> Result<bool, Interrupt> {
+        let (Some(file), Some(end)) = (victim.file.get(), victim.end.get()) else { return Ok(true) };
         let window = Window::new(self.sizes.window_bytes.min(256 << 10));
         let mut scanner = Scanner::new(victim, file.clone(), 0, end.offset, window);
         loop {
             self.check_running()?;
             match scanner.step().await {
                 Ok(Step::Frame(_)) => {}
-                Ok(Step::End | Step::Footer(_)) => return Ok(()),
+                Ok(Step::End | Step::Footer(_)) => return Ok(true),
                 Ok(Step::Invalid(problem)) => {
                     self.give_up_on(victim, scanner.offset(), &problem.to_string());
-                    return Ok(());
+                    return Ok(false);
                 }
                 Err(error) => {
                     self.give_up_on(victim, scanner.offset(), &error.to_string());
-                    return Ok(());
+                    return Ok(false);
                 }
             }
             let mut at = None;
@@ -212,7 +220,7 @@ impl<P: Platform> LogStorage<P> {
                     Ok(record) => record,
                     Err((offset, error)) => {
                         self.give_up_on(victim, offset, &error.to_string());
-                        return Ok(());
+                        return Ok(false);
                     }
                 };
                 at = record.next();
@@ -276,8 +284,7 @@ impl<P: Platform> LogStorage<P> {
         output.installed.set(true);
     }
 
-    /// Unlists segments that nothing points into, and frees their files. When one has to stay they all do, until the
-    /// next round: it may hold what tombstones in the others hide, and those were not copied, since all were to go.
+    /// Unlists segments that nothing points into, and frees their files: all, or none when one has to stay.
     async fn retire(&self, victims: &[SegmentOf<P>]) -> Result<(), Interrupt> {
         for victim in victims.iter().filter(|victim| victim.live_records.get() > 0 && !victim.damaged.get()) {
             self.give_up_on(victim, 0, "it lacks records that the index points to");

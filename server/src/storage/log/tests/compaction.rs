@@ -6,6 +6,7 @@ use crate::limits::{RETIRED_KEPT_MAX, RETIRED_KEPT_ROOM_SEGMENTS};
 use crate::runtime::platform::{Clock, Disk, Platform, Spawn};
 use crate::runtime::sim::{Fault, Operation, Sim, Survival};
 use crate::storage::log::segment::SegmentState;
+use std::cell::Cell;
 use std::time::Duration;
 
 fn checkpoint(fixture: &Fixture, log: &TestLog) {
@@ -260,6 +261,54 @@ fn what_was_deleted_stays_deleted_when_its_segment_has_to_stay() {
     lose_checkpoint(&fixture);
     let log = fixture.open();
     assert_eq!(log.open_report().damage.len(), 1);
+    fixture.check(&log);
+}
+
+/// The scrub may find a segment sound again while the compaction that could not read it is still under way.
+#[test]
+fn what_was_deleted_stays_deleted_when_its_segment_is_found_sound_amid_the_compaction() {
+    let mut fixture = Fixture::new();
+    let log = fixture.open();
+    fill(&mut fixture, &log, "k", 60);
+    let hidden = log.state.borrow().segments.listed()[0].clone();
+    // What they hide stays, in segments of which most is needed; the deletions themselves lie in another.
+    fill(&mut fixture, &log, "r", 30);
+    for number in (0..60).step_by(10) {
+        fixture.delete(&log, "s", &format!("k{number:03}"));
+    }
+    fill(&mut fixture, &log, "s", 40);
+    let deletions: Vec<_> = log.state.borrow().segments.listed();
+    let mut deletions: Vec<_> = deletions.into_iter().filter(|segment| segment.tombstones.get().count > 0).collect();
+    for (prefix, count) in [("r", 30), ("s", 40)] {
+        for number in 0..count {
+            fixture.put(&log, "s", &format!("{prefix}{number:03}"), b"small");
+        }
+    }
+    fill(&mut fixture, &log, "more", 30);
+    // Of these nothing but the deletions is needed.
+    deletions.retain(|segment| segment.live_records.get() == 0);
+    assert!(!deletions.is_empty());
+    assert!(hidden.live_records.get() > 0);
+    let damage: Vec<_> = deletions.iter().map(|segment| (segment.path.clone(), 4096 + 200)).collect();
+    damage.iter().for_each(|(path, offset)| fixture.flip(path, *offset));
+    log.state.borrow_mut().checkpoint_forced = true;
+    log.signals.maintain.notify();
+    let found_sound = Cell::new(0);
+    fixture.run(async {
+        for _ in 0..3_000 {
+            for segment in &deletions {
+                found_sound.set(found_sound.get() + u64::from(segment.damaged.replace(false)));
+            }
+            futures_lite::future::yield_now().await;
+        }
+    });
+    fixture.settle();
+    assert!(found_sound.get() > 0, "no compaction met the damage");
+    drop(log);
+    fixture.power_failure();
+    damage.iter().for_each(|(path, offset)| fixture.flip(path, *offset));
+    lose_checkpoint(&fixture);
+    let log = fixture.open();
     fixture.check(&log);
 }
 
