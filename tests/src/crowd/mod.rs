@@ -198,6 +198,11 @@ impl Crowd {
 }
 
 impl Member {
+    /// Whether the last thing it was told is that its connection ends, and why.
+    pub fn was_told_of_the_end(&self) -> bool {
+        self.replies.says_end
+    }
+
     /// Sends and receives what can be.
     fn progress(&mut self) {
         if !self.manners.drips() {

@@ -6,6 +6,8 @@ use std::ops::Range;
 /// What one connection received.
 pub struct Replies {
     undecoded: Undecoded,
+    /// The last reply said that the connection ends with it.
+    pub says_end: bool,
 }
 
 enum Undecoded {
@@ -19,7 +21,7 @@ impl Replies {
     /// Nothing yet.
     pub fn new(wire: bool) -> Self {
         let undecoded = if wire { Undecoded::Wire(FrameDecoder::new()) } else { Undecoded::Http(Vec::new()) };
-        Self { undecoded }
+        Self { undecoded, says_end: false }
     }
 
     /// Takes bytes, and notes each reply that is whole. A document is compared where there is one that is `due`.
@@ -29,6 +31,8 @@ impl Replies {
             Undecoded::Wire(decoder) => {
                 while let Ok(Some(frame)) = decoder.next(&mut bytes, 1 << 30) {
                     let reply = decode_reply(frame);
+                    // Request 0 is none: such an error is about the connection.
+                    self.says_end = matches!(reply, Ok((0, Reply::Error(_))));
                     told.push(match reply {
                         Ok((_, Reply::Error(error))) => error.code.name().to_owned(),
                         Ok((_, Reply::Document(stored))) if !is_due(&stored.content) => "another document".to_owned(),
@@ -43,6 +47,7 @@ impl Replies {
                 while let Some(reply) = first_reply(&rest[taken..]) {
                     let body = taken + reply.body.start..taken + reply.body.end;
                     taken = body.end;
+                    self.says_end = reply.says_end;
                     let is_right = reply.status != "200" || is_due(&rest[body]);
                     told.push(if is_right { reply.status } else { "another document".to_owned() });
                 }
@@ -55,6 +60,7 @@ impl Replies {
 struct HttpReply {
     status: String,
     body: Range<usize>,
+    says_end: bool,
 }
 
 /// The reply these bytes begin with, once it is whole.
@@ -66,5 +72,6 @@ fn first_reply(bytes: &[u8]) -> Option<HttpReply> {
         .find_map(|line| line.strip_prefix("content-length: "))
         .map_or(0, |length| length.parse::<usize>().expect("a length is a number"));
     let (status, body) = (head.get(9..12)?.to_owned(), head_bytes..head_bytes + length);
-    (bytes.len() >= body.end).then_some(HttpReply { status, body })
+    let says_end = head.lines().any(|line| line == "connection: close");
+    (bytes.len() >= body.end).then_some(HttpReply { status, body, says_end })
 }
