@@ -1,15 +1,18 @@
 //! Corruption of a closed store: every bit flipped, every file cut at every length, files and frames and records
 //! removed, swapped, put back and mixed. A start or a read must refuse or report each, and `check` must name it.
 //!
-//! In process, on a simulated disk. The everyday run tries a seeded part of the bits and lengths, the long one all.
+//! In process, on a simulated disk. The everyday run tries a part of the bits and lengths, another one each day; the
+//! long one tries all.
 
 use delta_tests::long;
 use delta_tests::small_store::{Documents, Life, check, live, open_and_read, protected_files};
 use deltadb::runtime::sim::{DiskImage, Random};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-/// Of so many bits or lengths, one is tried in the everyday run. Odd, so that every bit of a byte has its turn.
+/// Of so many bits or lengths, one is tried in the everyday run, and each in so many days. Odd, so that every bit of a
+/// byte has its turn in one run.
 const STRIDE: u64 = 41;
 
 /// A small closed store, and what it holds: something of everything there is.
@@ -88,10 +91,10 @@ fn must_show(what: &str, disk: &DiskImage, file: Option<&Path>) {
     }
 }
 
-/// Tries numbers below `count`: all of them, or a seeded part. Two threads share them.
+/// Tries numbers below `count`: all of them, or the part that the seed and the day have. Two threads share them.
 fn each_of(count: u64, seed: u64, attempt: impl Fn(u64) + Sync) {
     let stride = if long::is_asked_for() { 1 } else { STRIDE };
-    let first = Random::new(seed).below(stride.min(count));
+    let first = (Random::new(seed).below(stride) + day()) % stride.min(count);
     let numbers: Vec<u64> = (first..count).step_by(stride as usize).collect();
     let (lower, upper) = numbers.split_at(numbers.len() / 2);
     std::thread::scope(|scope| {
@@ -99,6 +102,12 @@ fn each_of(count: u64, seed: u64, attempt: impl Fn(u64) + Sync) {
             scope.spawn(|| part.iter().for_each(|number| attempt(*number)));
         }
     });
+}
+
+/// Days since 1970, in UTC.
+fn day() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock past 1970");
+    now.as_secs() / (24 * 60 * 60)
 }
 
 #[test]

@@ -19,6 +19,17 @@ fn a_document_comes_back_byte_for_byte() {
 }
 
 #[test]
+fn a_repeated_name_is_kept_as_sent_and_its_last_value_validated() {
+    let server = TestServer::start();
+    let mut http = server.http();
+    http.put("/schema/n", r#"{"properties":{"a":{"type":"integer"}}}"#);
+    let document = r#"{"a":"text","b":0,"a":1}"#;
+    http.put("/entity/n/k", document).expect(201);
+    http.put("/entity/n/k", r#"{"a":1,"b":0,"a":"text"}"#).expect_problem(422);
+    assert_eq!(http.get("/entity/n/k").expect(200).text(), document);
+}
+
+#[test]
 fn a_map_writes_each_key_and_says_its_version() {
     let server = TestServer::builder().shards(2).start();
     let mut http = server.http();

@@ -6,7 +6,7 @@ use delta_tests::sim::{Coverage, Failure, Keep, MET_AT_SYNC_POINTS, Plan, disks_
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 300;
 const STEPS: u32 = 300;
 /// One crash amid a change of the shard count in so many seeds at least.
 const SEEDS_A_CRASH_IN_A_RESIZE: u64 = 15;
@@ -96,7 +96,8 @@ fn a_seed_replays_to_the_byte() {
 
 #[test]
 fn any_sync_point_of_a_history_may_be_the_last() {
-    const OUTCOMES: u64 = 2;
+    // Nothing, everything, and a part of what was not synced.
+    const OUTCOMES: u64 = 3;
     let (mut sync_points, mut coverage) = (0, Coverage::default());
     for seed in [2, 5] {
         let plan = Plan::for_every_sync_point(seed, 28);

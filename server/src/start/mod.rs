@@ -188,7 +188,7 @@ fn probe_addresses(config: &Config) -> Result<(), StartError> {
     if let Some(path) = &config.wire_socket {
         addresses.push(("--wire-socket", ListenAddress::Unix(path.clone())));
     }
-    addresses.into_iter().try_for_each(|(flag, address)| probe(flag, &address))
+    addresses.into_iter().try_for_each(|(flag, address)| probe(flag, &address, pause))
 }
 
 /// The ports of the shards, once it is known how many there are.
@@ -209,14 +209,21 @@ fn probe_shard_ports(config: &Config, shards: usize) -> Result<(), StartError> {
             return Err(StartError::new(ExitStatus::Usage, message));
         }
     }
-    ports.try_for_each(|port| probe(flag, &ListenAddress::Tcp(SocketAddr::new(config.wire_addr.ip(), port as u16))))
+    ports.try_for_each(|port| {
+        probe(flag, &ListenAddress::Tcp(SocketAddr::new(config.wire_addr.ip(), port as u16)), pause)
+    })
 }
 
-fn probe(flag: &str, address: &ListenAddress) -> Result<(), StartError> {
+fn pause() {
+    std::thread::sleep(ADDRESS_RETRY_INTERVAL);
+}
+
+/// Tries an address, and again after each pause while it is in use and patience lasts.
+fn probe(flag: &str, address: &ListenAddress, mut pause: impl FnMut()) -> Result<(), StartError> {
     let deadline = Instant::now() + ADDRESS_PATIENCE;
     let mut probed = probe_address(address);
     while probed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) && Instant::now() < deadline {
-        std::thread::sleep(ADDRESS_RETRY_INTERVAL);
+        pause();
         probed = probe_address(address);
     }
     probed.map_err(|error| {
@@ -381,22 +388,23 @@ mod tests {
 
     #[test]
     fn an_address_that_a_killed_process_still_holds_is_waited_for() {
+        const PAUSES: usize = 5;
         let lingering = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = ListenAddress::Tcp(lingering.local_addr().unwrap());
-        assert!(probe_address(&address).is_err());
-        let ends = std::thread::spawn(move || {
-            std::thread::sleep(5 * ADDRESS_RETRY_INTERVAL);
-            drop(lingering);
-        });
-        probe("--wire-addr", &address).unwrap();
-        ends.join().unwrap();
+        let (mut lingering, mut pauses) = (Some(lingering), 0);
+        let ends_in_time = || {
+            pauses += 1;
+            lingering.take_if(|_| pauses == PAUSES);
+        };
+        probe("--wire-addr", &address, ends_in_time).unwrap();
+        assert_eq!(pauses, PAUSES);
     }
 
     #[test]
     fn an_address_that_stays_in_use_is_refused_by_name() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        let refused = probe("--wire-addr", &ListenAddress::Tcp(address)).unwrap_err();
+        let refused = probe("--wire-addr", &ListenAddress::Tcp(address), pause).unwrap_err();
         assert_eq!(refused.status, ExitStatus::AddressUnusable);
         assert!(refused.message.contains(&address.to_string()) && refused.message.contains("--wire-addr"));
     }

@@ -5,6 +5,17 @@ use crate::{ADMIN_KEY, filler};
 use delta_wire::encode::Scratch;
 use delta_wire::{Condition, ErrorCode, Request};
 
+/// The key, below the schema `crowd`, of the document that slow readers ask for.
+pub const SLOW_READ_KEY: &str = "large";
+/// How often each of them asks: for several times what its socket and the server's take without the server's memory.
+pub const SLOW_READS: usize = 40;
+const SLOW_READ_BYTES: usize = 8000;
+
+/// The document that slow readers ask for, and take for no other.
+pub fn slow_read_document() -> String {
+    format!("\"{}\"", filler(SLOW_READ_BYTES, 5))
+}
+
 /// What a connection does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Manners {
@@ -24,6 +35,8 @@ pub enum Manners {
     HttpHalfClosed,
     /// Ends its side within a head.
     HttpHalfHead,
+    /// Asks many times at once and reads the replies a few hundred bytes at a time.
+    HttpSlowReader,
     /// Asks without end and reads only when told.
     HttpFlood,
     /// Asks once, reads the reply, and stays.
@@ -42,13 +55,15 @@ pub enum Manners {
     WireHalfClosed,
     /// Ends its side within a frame.
     WireHalfFrame,
+    /// Asks many times at once and reads the replies a few hundred bytes at a time.
+    WireSlowReader,
     /// Asks without end and reads only when told.
     WireFlood,
 }
 
 impl Manners {
     /// All but those that flood.
-    pub const UNRULY: [Manners; 16] = [
+    pub const UNRULY: [Manners; 18] = [
         Manners::HttpIdle,
         Manners::HttpSilent,
         Manners::HttpSlowHead,
@@ -57,6 +72,7 @@ impl Manners {
         Manners::HttpOversize,
         Manners::HttpHalfClosed,
         Manners::HttpHalfHead,
+        Manners::HttpSlowReader,
         Manners::WireIdle,
         Manners::WireSilent,
         Manners::WireSlowHello,
@@ -65,6 +81,7 @@ impl Manners {
         Manners::WireOversize,
         Manners::WireHalfClosed,
         Manners::WireHalfFrame,
+        Manners::WireSlowReader,
     ];
 
     /// Whether it speaks to the wire port.
@@ -74,11 +91,17 @@ impl Manners {
 
     /// Whether the server must end it by itself.
     pub fn must_end(self) -> bool {
-        !matches!(self, Manners::HttpIdle | Manners::WireIdle | Manners::HttpFlood | Manners::WireFlood)
+        let is_idle = matches!(self, Manners::HttpIdle | Manners::WireIdle);
+        !is_idle && !self.sips() && self.reads()
+    }
+
+    /// Whether it reads, but slowly, until it is told to read everything.
+    pub fn sips(self) -> bool {
+        matches!(self, Manners::HttpSlowReader | Manners::WireSlowReader)
     }
 
     pub(super) fn reads(self) -> bool {
-        !matches!(self, Manners::HttpFlood | Manners::WireFlood)
+        !matches!(self, Manners::HttpFlood | Manners::WireFlood) && !self.sips()
     }
 
     pub(super) fn drips(self) -> bool {
@@ -109,6 +132,7 @@ impl Manners {
                 http("PUT /entity/crowd/oversize", head)
             }
             Manners::HttpHalfClosed => get.repeat(2),
+            Manners::HttpSlowReader => http(&format!("GET /entity/crowd/{SLOW_READ_KEY}"), "").repeat(SLOW_READS),
             Manners::HttpHalfHead => get[..40].to_vec(),
             Manners::WireIdle | Manners::WireFlood => [hello, ping(2)].concat(),
             Manners::WireSlowHello => {
@@ -127,6 +151,14 @@ impl Manners {
             Manners::WireOversize => [hello, (1u32 << 31).to_le_bytes().to_vec()].concat(),
             Manners::WireHalfClosed => [hello, ping(2), ping(3)].concat(),
             Manners::WireHalfFrame => [hello, ping(2)[..9].to_vec()].concat(),
+            Manners::WireSlowReader => {
+                let mut frames = hello;
+                for request_id in (2..).take(SLOW_READS) {
+                    let request = Request::Get { schema: "crowd", key: SLOW_READ_KEY };
+                    Scratch::new().request(&mut frames, request_id, &request);
+                }
+                frames
+            }
         }
     }
 
@@ -158,6 +190,8 @@ impl Member {
             Manners::WireOversize => told == ["ok", ErrorCode::TooLarge.name()],
             Manners::WireHalfClosed => told == ["ok", "ok", "ok"],
             Manners::WireHalfFrame => told == ["ok", ErrorCode::BadRequest.name()],
+            Manners::HttpSlowReader => told == ["200"; SLOW_READS],
+            Manners::WireSlowReader => told == ["ok"; 1 + SLOW_READS],
             Manners::HttpFlood | Manners::WireFlood => true,
         };
         if right { Ok(()) } else { Err(format!("{:?} was told {told:?}", self.manners)) }

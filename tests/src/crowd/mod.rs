@@ -8,7 +8,7 @@ mod manners;
 mod replies;
 
 pub use floods::{FLOOD_SCHEMA, Flood};
-pub use manners::Manners;
+pub use manners::{Manners, SLOW_READ_KEY, SLOW_READS, slow_read_document};
 
 use crate::PATIENCE;
 use replies::Replies;
@@ -16,14 +16,22 @@ use rustix::event::{Timespec, epoll};
 use rustix::fd::OwnedFd;
 use rustix::net::sockopt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::{Domain, Socket, Type};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often those who drip send a byte.
+/// How often those who drip send a byte, and those who sip take some.
 const DRIP: Duration = Duration::from_millis(250);
+/// What those who sip take at once.
+const SIP_BYTES: usize = 500;
+/// The receive buffer of those who sip; the kernel doubles it.
+const SIP_BUFFER_BYTES: usize = 2 << 10;
+/// Their segments, as over Ethernet. By those of the loopback device the kernel would measure the server's send buffers:
+/// in megabytes, which would take all that these members are owed.
+const SIP_SEGMENT_BYTES: u32 = 1460;
 
 /// One connection.
 pub struct Member {
@@ -34,6 +42,8 @@ pub struct Member {
     /// Its end came.
     pub ended: bool,
     replies: Replies,
+    /// The document that it takes for no other.
+    due: Option<Vec<u8>>,
     stream: TcpStream,
     /// What it has to say, in pieces that members may share, and how much of the first is said.
     unsent: VecDeque<Arc<[u8]>>,
@@ -72,10 +82,17 @@ impl Crowd {
 
     /// One more member.
     pub fn join(&mut self, address: SocketAddr, manners: Manners) {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("the server accepts");
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
+        if manners.sips() {
+            // Both count from the handshake on.
+            socket.set_tcp_mss(SIP_SEGMENT_BYTES).expect("a socket option");
+            socket.set_recv_buffer_size(SIP_BUFFER_BYTES).expect("a socket option");
+        }
+        socket.connect_timeout(&address.into(), PATIENCE).expect("the server accepts");
+        let stream = TcpStream::from(socket);
         stream.set_nonblocking(true).expect("a socket option");
         stream.set_nodelay(true).expect("a socket option");
-        if !manners.reads() {
+        if !manners.reads() && !manners.sips() {
             // What is not read shall wait in the server and not in the kernel.
             sockopt::set_socket_recv_buffer_size(&stream, 16 << 10).expect("a socket option");
         }
@@ -88,6 +105,7 @@ impl Crowd {
             manners,
             told: Vec::new(),
             replies: Replies::new(manners.is_wire()),
+            due: manners.sips().then(|| slow_read_document().into()),
             ended: false,
             stream,
             sent: 0,
@@ -165,7 +183,7 @@ impl Crowd {
     fn turn(&mut self, wait: Duration) {
         if self.dripped.elapsed() >= DRIP {
             self.dripped = Instant::now();
-            self.members.iter_mut().filter(|member| member.manners.drips()).for_each(|member| member.drip());
+            self.members.iter_mut().for_each(Member::drip);
         }
         let mut events = Vec::with_capacity(1024);
         let timeout = Timespec { tv_sec: 0, tv_nsec: wait.as_nanos() as i64 };
@@ -180,6 +198,11 @@ impl Crowd {
 }
 
 impl Member {
+    /// Whether the last thing it was told is that its connection ends, and why.
+    pub fn was_told_of_the_end(&self) -> bool {
+        self.replies.says_end
+    }
+
     /// Sends and receives what can be.
     fn progress(&mut self) {
         if !self.manners.drips() {
@@ -190,10 +213,16 @@ impl Member {
         }
     }
 
+    /// What it does from time to time: says a byte, or takes some.
     fn drip(&mut self) {
-        if !self.ended {
+        if self.ended {
+            return;
+        }
+        if self.manners.drips() {
             self.send(1);
             self.receive();
+        } else if self.manners.sips() && !self.reads {
+            self.receive_some(&mut [0; SIP_BYTES]);
         }
     }
 
@@ -230,14 +259,20 @@ impl Member {
 
     fn receive(&mut self) {
         let mut buffer = [0; 16 << 10];
-        while !self.ended {
-            match self.stream.read(&mut buffer) {
-                Ok(0) => self.ended = true,
-                Ok(count) => self.replies.take(&buffer[..count], &mut self.told),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(_) => self.ended = true,
+        while !self.ended && self.receive_some(&mut buffer) {}
+    }
+
+    /// Receives once; whether there may be more.
+    fn receive_some(&mut self, buffer: &mut [u8]) -> bool {
+        match self.stream.read(buffer) {
+            Ok(count) if count > 0 => {
+                self.replies.take(&buffer[..count], self.due.as_deref(), &mut self.told);
+                return true;
             }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Ok(_) | Err(_) => self.ended = true,
         }
+        false
     }
 }
 

@@ -174,16 +174,14 @@ impl Sim {
         self.power_loss_image().after_power_loss(Survival::Random, seed)
     }
 
-    /// The disk at the moment the power goes, with all that is not stable still undecided. Each
+    /// The disk at the moment the power goes, with all that is not stable still undecided, what was in flight too. Each
     /// [`DiskImage::after_power_loss`] of it is one possible outcome.
     pub fn power_loss_image(self) -> DiskImage {
         let flights = self.stop();
         let mut image = self.take_image();
         for flight in flights {
-            // What was under way may have begun to reach the device.
-            if self.core.disk_random.borrow_mut().below(2) == 0 {
-                (flight.effect)(&mut image, Landing::Interrupted);
-            }
+            // What was under way may have reached the device, in part too: as undecided as everything else.
+            (flight.effect)(&mut image, Landing::Interrupted);
         }
         image
     }

@@ -177,6 +177,24 @@ fn a_new_process_can_sync_what_the_last_one_failed_to() {
     assert_eq!(next.power_loss_image().after_power_loss(Survival::Nothing, 0).peek("/f").unwrap(), b"new");
 }
 
+/// Whether a write in flight reached the device is decided by the outcome alone, never by the seed of the machine.
+#[test]
+fn a_write_in_flight_is_part_of_everything_and_not_of_nothing() {
+    for (seed, durability) in (0..16).flat_map(|seed| [(seed, Durability::Later), (seed, Durability::Synced)]) {
+        let sim = Sim::on_disk(seed, durable_file("/f", b"old"));
+        sim.inject(Fault::next(Operation::WRITING, Effect::Hang));
+        let platform = sim.platform();
+        let write = async {
+            let file = platform.disk().open(Path::new("/f"), OpenMode::ReadWrite, Caching::Buffered).await.unwrap();
+            file.write_at(0, buffer(b"new"), durability).await.0
+        };
+        assert!(sim.run_until(write).is_err(), "it never ends");
+        let image = sim.power_loss_image();
+        let found = |survival| image.after_power_loss(survival, seed).peek("/f").unwrap();
+        assert_eq!((found(Survival::Nothing), found(Survival::Everything)), (b"old".to_vec(), b"new".to_vec()));
+    }
+}
+
 #[test]
 fn the_power_goes_at_the_sync_point_asked_for() {
     let run = |cut| {
