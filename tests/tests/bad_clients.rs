@@ -5,8 +5,9 @@ use delta_tests::skips::skip;
 use delta_tests::{ADMIN_KEY, PATIENCE, TestServer, filler, http};
 use delta_wire::encode::Scratch;
 use delta_wire::{Condition, Reply, Request};
+use deltadb::limits::SEND_TIMEOUT_MS;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// Whether the server closes the connection; what it says before does not matter.
@@ -183,6 +184,31 @@ fn a_client_that_never_reads_costs_bounded_memory_and_nobody_else() {
     assert!(grown < 400 << 20, "grew by {grown} bytes for clients that never read");
     drop(greedy);
     is_served(&server);
+}
+
+/// It takes less in the time that a send may wait than the kernel has room for.
+#[test]
+fn a_client_that_takes_a_little_now_and_then_gets_everything() {
+    const READS: usize = 8;
+    let server = TestServer::builder().shards(1).start();
+    let document = format!("\"{}\"", filler(900_000, 2));
+    server.http().put("/entity/s/large", &document).expect(201);
+    let mut stream = http::connect(server.rest).unwrap();
+    let request = format!("GET /entity/s/large HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADMIN_KEY}\r\n\r\n");
+    stream.write_all(request.repeat(READS).as_bytes()).unwrap();
+    let mut received = Vec::new();
+    let mut take = |bytes: u64| (&stream).take(bytes).read_to_end(&mut received).expect("a reply goes on");
+    let asked = Instant::now();
+    while asked.elapsed() < Duration::from_millis(SEND_TIMEOUT_MS + 5_000) {
+        assert_eq!(take(2_000), 2_000, "the server ended it after {:?}", asked.elapsed());
+        // Its pace is what is tested.
+        std::thread::park_timeout(Duration::from_millis(200));
+    }
+    stream.shutdown(Shutdown::Write).unwrap();
+    take(u64::MAX);
+    let whole = received.windows(document.len()).filter(|window| *window == document.as_bytes()).count();
+    assert_eq!(whole, READS);
+    server.stop_cleanly();
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::ListenAddress;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use socket2::SockRef;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,6 +11,10 @@ use std::path::Path;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
+
+/// What may lie unsent in the kernel before a send waits. By itself the kernel takes megabytes and then nothing until
+/// much of them has gone: who reads slowly would look like one who does not read.
+const UNSENT_BYTES_MAX: u32 = 128 << 10;
 
 /// Whether several sockets may share the port.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,8 +54,9 @@ fn bind_tcp(address: SocketAddr, sharing: Sharing) -> io::Result<OwnedFd> {
     if sharing == Sharing::Shared {
         sockopt::set_socket_reuseport(&fd, true)?;
     }
-    // Accepted sockets inherit it, which saves a system call for each of them.
+    // Accepted sockets inherit both, which saves system calls for each of them.
     sockopt::set_tcp_nodelay(&fd, true)?;
+    SockRef::from(&fd).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
     net::bind(&fd, &address)?;
     net::listen(&fd, BACKLOG)?;
     Ok(fd)
@@ -94,6 +100,10 @@ mod tests {
         let (first, bound) = listen(&any).unwrap();
         let bound = ListenAddress::Tcp(bound.unwrap());
         assert!(sockopt::tcp_nodelay(&first).unwrap());
+        let client = std::net::TcpStream::connect(SocketAddr::try_from(net::getsockname(&first).unwrap()).unwrap());
+        let accepted = net::accept(&first).unwrap();
+        assert!(client.is_ok() && sockopt::tcp_nodelay(&accepted).unwrap());
+        assert_eq!(SockRef::from(&accepted).tcp_notsent_lowat().unwrap(), UNSENT_BYTES_MAX);
         assert_eq!(probe_address(&bound).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         let second = listen(&bound).unwrap();
         drop((first, second));
