@@ -89,7 +89,7 @@ fn a_damaged_keyring_is_written_anew_under_a_running_server_and_readyz_says_so()
         ready.contains("alerts") && ready.contains("keyring.json") && ready.contains("written anew")
     });
     assert_eq!(metric(&server, "deltadb_scrub_damage_total"), 1);
-    assert!(server.stderr().contains("keyring.json was damaged"), "{}", server.stderr());
+    assert!(server.stderr().contains("keyring.json was unsound"), "{}", server.stderr());
     server.kill();
     let server = TestServer::builder().data_dir(&data).start();
     assert_eq!(server.http().get("/entity/s/k").expect(200).text(), "1");

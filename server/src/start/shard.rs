@@ -36,8 +36,9 @@ const TICK: Duration = Duration::from_millis(100);
 const TICKS_PER_ROUND: u64 = 10;
 /// Rounds between two looks for data keys that nobody names any more.
 const ROUNDS_PER_KEY_CHECK: u64 = 10;
-/// The same between two looks at the store's own files: they are small, and without them it does not open again.
-const ROUNDS_PER_STORE_LOOK: u64 = 10;
+/// The same between two looks at the store's own files, and before the first: without them it does not open again.
+const ROUNDS_PER_STORE_LOOK: u64 = 60;
+const ROUNDS_BEFORE_STORE_LOOK: u64 = 10;
 /// Connections still open after the drain get this long to take their last bytes.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -279,7 +280,7 @@ async fn keep_files(plan: &Plan, platform: &Production, dispatch: &Rc<ShardDispa
         if round.is_multiple_of(ROUNDS_PER_KEY_CHECK) {
             dispatch.drop_unused_keys().await;
         }
-        if may_look && round.is_multiple_of(ROUNDS_PER_STORE_LOOK) {
+        if may_look && round % ROUNDS_PER_STORE_LOOK == ROUNDS_BEFORE_STORE_LOOK {
             let unsound = plan.store.look_over(platform).await;
             let new = alerts.take_up(unsound, platform.clock().now_ns());
             plan.metrics.shards[0].scrub_damage.add(new);
@@ -288,7 +289,7 @@ async fn keep_files(plan: &Plan, platform: &Production, dispatch: &Rc<ShardDispa
     }
 }
 
-/// What was found wrong with the store's own files: what stays wrong as long as it does, what was put right for a day.
+/// What was found wrong with the store's own files within the last day, whether it was put right or not.
 #[derive(Default)]
 struct Alerts(RefCell<Vec<Alert>>);
 
@@ -300,22 +301,22 @@ struct Alert {
 impl Alerts {
     /// Takes up what a look found, and logs what is new of it; says how much that was.
     fn take_up(&self, unsound: Vec<Unsound>, now_ns: u64) -> u64 {
+        let mut alerts = self.0.borrow_mut();
+        alerts.retain(|alert| alert.until_ns > now_ns);
         let mut new = 0;
-        let known = self.0.take();
-        let mut alerts = Vec::new();
         for file in unsound {
-            let text = file.to_string();
-            let until_ns = now_ns + if file.mended.is_ok() { SCRUB_INTERVAL_MS * 1_000_000 } else { 0 };
-            if file.mended.is_ok() || known.iter().all(|alert| alert.text != text) {
+            let (text, until_ns) = (file.to_string(), now_ns + SCRUB_INTERVAL_MS * 1_000_000);
+            let known = alerts.iter_mut().find(|alert| alert.text == text);
+            // What was put right and is found again is another finding.
+            if known.is_none() || file.mended.is_ok() {
                 tracing::error!("{text}");
                 new += 1;
             }
-            alerts.push(Alert { text, until_ns });
+            match known {
+                Some(known) => known.until_ns = until_ns,
+                None => alerts.push(Alert { text, until_ns }),
+            }
         }
-        let told = |alert: &Alert| alerts.iter().any(|other: &Alert| other.text == alert.text);
-        let still: Vec<Alert> = known.into_iter().filter(|alert| alert.until_ns > now_ns && !told(alert)).collect();
-        alerts.extend(still);
-        self.0.replace(alerts);
         new
     }
 

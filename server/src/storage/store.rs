@@ -73,7 +73,7 @@ pub struct Opened {
     /// The store.
     pub store: Store,
     /// Shards may lack their files and get new ones: the store is fresh, or its creation was cut short. Otherwise a
-    /// missing file is damage. Stays so until [`Store::complete_creation`] or [`Store::publish_generation`].
+    /// missing file is damage. It was so when it was opened; [`Store::is_complete`] says what holds later.
     pub created: bool,
     /// Where the root key came from; its text form is fit for the start block.
     pub root_key_source: RootKeySource,

@@ -47,7 +47,8 @@ fn must_know_what_is_listed(state: &State<SimPlatform>) {
 }
 
 /// Lets a task set out to publish something while others wait to publish as well, and lets the disk have no space for
-/// one of them: the first, the second or the third to come. Then the power goes; a start must find everything as it should be.
+/// one of them: the first, the second or the third to come. Then the power goes; a start must find everything as it
+/// should be.
 fn one_finds_no_space(
     before: impl AsyncFn(&SimLog),
     begin: impl AsyncFn(&SimLog),

@@ -1,7 +1,7 @@
 //! Rotation, dropping, generations and a new root key, with the disk failing at every change.
 
 use super::*;
-use crate::runtime::sim::{Fault, Operation, Sim};
+use crate::runtime::sim::{Effect, Fault, Operation, Sim};
 use std::time::Duration;
 
 /// A store under root key 7, open.
@@ -249,7 +249,70 @@ fn a_directory_that_became_another_stores_is_left_alone() {
     assert!(unsound.len() == 2 && unsound.iter().all(|file| file.mended.is_err()), "{unsound:?}");
     assert!(files.iter().all(|name| directory.read(name) == other.read(name)));
     let full = unsound[0].to_string();
-    assert!(full.contains("put it back from a backup"), "{full}");
+    assert!(full.contains("another store") && full.contains("backup"), "{full}");
+}
+
+/// Of this store, and not written by this process: another one may have sealed data under its keys.
+#[test]
+fn a_newer_keyring_is_told_of_and_left() {
+    let (directory, store) = open();
+    let other = directory.open_with(given(7)).unwrap().store;
+    block_on(other.rotate_data_key(&directory.platform)).unwrap();
+    let newer = directory.read("keyring.json");
+    let unsound = block_on(store.look_over(&directory.platform));
+    assert!(unsound.len() == 1 && unsound[0].mended.is_err(), "{unsound:?}");
+    assert!(unsound[0].reason.contains("another server"), "{unsound:?}");
+    assert_eq!(directory.read("keyring.json"), newer);
+}
+
+#[test]
+fn a_mend_that_fails_is_told_and_no_change_follows_it() {
+    let sim = Sim::new(1);
+    let platform = sim.platform();
+    let options = StoreOptions {
+        directory: "/data".into(),
+        root_key: RootKeyInput::None,
+        expected_key_id: None,
+        shards_wanted: None,
+        default_shards: 1,
+    };
+    let store = sim.run_until(Store::open_or_create(&platform, options)).unwrap().unwrap().store;
+    let look = || sim.run_until(store.look_over(&platform)).unwrap();
+    let rot = || sim.poke(|image| image.flip_bit("/data/keyring.json", 500)).unwrap();
+    // Nothing is known of a file that cannot be read for another reason than its own.
+    sim.inject(Fault::next(&[Operation::Read], Effect::Error(12)).on_path("keyring.json"));
+    assert!(look().is_empty());
+    rot();
+    sim.set_capacity_bytes(Some(0));
+    let full = look();
+    assert!(full.len() == 1 && full[0].mended.is_err(), "{full:?}");
+    sim.set_capacity_bytes(None);
+    sim.inject(Fault::eio(&[Operation::SyncDir]));
+    let failed = look();
+    assert!(failed.len() == 1 && failed[0].to_string().contains("may not be durable"), "{failed:?}");
+    let refused = sim.run_until(store.rotate_data_key(&platform)).unwrap().unwrap_err();
+    assert!(matches!(refused, StoreError::ChangeFailed { .. }), "{refused}");
+    rot();
+    let told = look();
+    assert!(told.len() == 1 && told[0].to_string().contains("earlier change"), "{told:?}");
+}
+
+#[test]
+fn a_keyring_that_the_device_cannot_read_is_written_anew() {
+    let sim = Sim::new(1);
+    let platform = sim.platform();
+    let options = StoreOptions {
+        directory: "/data".into(),
+        root_key: RootKeyInput::None,
+        expected_key_id: None,
+        shards_wanted: None,
+        default_shards: 1,
+    };
+    let store = sim.run_until(Store::open_or_create(&platform, options)).unwrap().unwrap().store;
+    sim.inject(Fault::eio(&[Operation::Read]).on_path("keyring.json").times(2));
+    let unsound = sim.run_until(store.look_over(&platform)).unwrap();
+    assert!(unsound.len() == 1 && unsound[0].mended.is_ok(), "{unsound:?}");
+    assert!(sim.run_until(store.look_over(&platform)).unwrap().is_empty());
 }
 
 #[test]
