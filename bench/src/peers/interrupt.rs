@@ -1,11 +1,13 @@
 //! The end of every server when this program is told to end. They may be stopped (SIGSTOP), and would stay so for ever.
 
+use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -19,12 +21,16 @@ fn running() -> MutexGuard<'static, Vec<(u32, PathBuf)>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// From now on an interrupt, a hang-up or a request to terminate ends this one too.
-pub fn enter(pid: u32, directory: PathBuf) -> io::Result<()> {
+/// Starts a server that an interrupt, a hang-up or a request to terminate ends too, however early it comes: it waits for
+/// a start that is under way.
+pub fn start(directory: &Path, spawn: impl FnOnce() -> Result<Child>) -> Result<Child> {
     static WATCHED: OnceLock<Result<(), io::ErrorKind>> = OnceLock::new();
-    WATCHED.get_or_init(|| watch().map_err(|error| error.kind())).map_err(io::Error::from)?;
-    running().push((pid, directory));
-    Ok(())
+    let watched = WATCHED.get_or_init(|| watch().map_err(|error| error.kind()));
+    watched.map_err(io::Error::from).context("signals cannot be watched")?;
+    let mut running = running();
+    let child = spawn()?;
+    running.push((child.id(), directory.to_owned()));
+    Ok(child)
 }
 
 /// It has ended: its process id may be another's soon.
@@ -39,7 +45,7 @@ fn watch() -> io::Result<()> {
     }
     std::thread::Builder::new().name("interrupt".to_owned()).spawn(move || {
         if told.read_exact(&mut [0]).is_ok() {
-            // Nothing is started any more: whoever wants to enter one waits for ever.
+            // Nothing is started any more: whoever wants to waits for ever.
             let running = running();
             running.iter().for_each(|(pid, _)| end(*pid));
             running.iter().for_each(|(_, directory)| remove(directory));

@@ -29,10 +29,10 @@ impl Process {
         let output = |name: &str| File::create(directory.path().join(name));
         command.stdin(Stdio::null()).stdout(output("stdout")?).stderr(output("stderr")?);
         let program = command.get_program().to_owned();
-        let child = on_cpus(cpus, || command.spawn())?
-            .with_context(|| format!("cannot start {}", program.to_string_lossy()))?;
         let root = directory.path().to_owned();
-        super::interrupt::enter(child.id(), root.clone()).context("signals cannot be watched")?;
+        let child = super::interrupt::start(&root, || {
+            on_cpus(cpus, || command.spawn())?.with_context(|| format!("cannot start {}", program.to_string_lossy()))
+        })?;
         Ok(Self { child, directory: Some(directory), root, stop_signal, started: Instant::now() })
     }
 
