@@ -10,6 +10,7 @@ use delta_wire::encode::Scratch;
 use delta_wire::{Condition, ErrorCode, Reply, Request};
 use rustix::process::Signal;
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::TcpStream;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -67,6 +68,12 @@ fn a_disk_that_does_not_answer_leaves_writes_unknown_and_reads_served_until_it_d
         let mut wire = RawWire::welcomed(server.wire);
         for n in 0..AT_ONCE {
             server.http().put(&format!("/entity/s/old{n}"), "1").expect(201);
+        }
+        // What the file system has to write of the server's own files hangs as well, and with it whoever changes them.
+        for name in ["keyring.json", "store.json"] {
+            let path = disk.path().join("data").join(name);
+            let mode = fs::metadata(&path).unwrap().permissions();
+            fs::set_permissions(&path, mode).unwrap();
         }
         let hang = Hang::begin(disk.device());
         let mut http = std::thread::scope(|scope| {

@@ -90,11 +90,20 @@ impl Drop for OpenFile {
 /// Opens a file, with O_DIRECT where the file system tells how; answers the alignment it asks for.
 fn open(path: &Path, mode: OpenMode, caching: Caching) -> io::Result<(File, usize)> {
     let file = blocking::open(path, mode)?;
+    keep_access_time(&file);
     let alignment = match caching {
         Caching::Buffered => 1,
         Caching::Direct => direct_alignment(&file).unwrap_or(1),
     };
     Ok((file, alignment))
+}
+
+/// Lets reads leave the access time as it is. The file system notes it in the thread that reads, which waits there when
+/// the journal does: a whole shard would, for a disk that does not answer. Only the owner of a file may ask for this.
+fn keep_access_time(file: &File) {
+    if let Ok(flags) = rustix::fs::fcntl_getfl(file) {
+        let _ = rustix::fs::fcntl_setfl(file, flags | OFlags::NOATIME);
+    }
 }
 
 /// Turns direct I/O on; `None` where it is refused or needs more than our buffers give.
