@@ -1,7 +1,7 @@
 //! Rotation, dropping, generations and a new root key, with the disk failing at every change.
 
 use super::*;
-use crate::runtime::sim::{Effect, Fault, Operation, Sim};
+use crate::runtime::sim::{Effect, Fault, Operation, Sim, SimPlatform};
 use std::time::Duration;
 
 /// A store under root key 7, open.
@@ -9,6 +9,21 @@ fn open() -> (Directory, Store) {
     let directory = Directory::established(given(7));
     let store = directory.open_with(given(7)).unwrap().store;
     (directory, store)
+}
+
+/// A new one on a simulated machine.
+fn simulated() -> (Sim, SimPlatform, Store) {
+    let sim = Sim::new(1);
+    let platform = sim.platform();
+    let options = StoreOptions {
+        directory: "/data".into(),
+        root_key: RootKeyInput::None,
+        expected_key_id: None,
+        shards_wanted: None,
+        default_shards: 1,
+    };
+    let store = sim.run_until(Store::open_or_create(&platform, options)).unwrap().unwrap().store;
+    (sim, platform, store)
 }
 
 #[test]
@@ -177,16 +192,7 @@ fn no_key_lies_in_any_file_but_the_root_key_in_its_own() {
 /// A full disk is met before anything is renamed: nothing has changed, and nothing needs a restart.
 #[test]
 fn a_rotation_that_found_no_space_can_be_tried_again() {
-    let sim = Sim::new(1);
-    let platform = sim.platform();
-    let options = StoreOptions {
-        directory: "/data".into(),
-        root_key: RootKeyInput::None,
-        expected_key_id: None,
-        shards_wanted: None,
-        default_shards: 1,
-    };
-    let store = sim.run_until(Store::open_or_create(&platform, options)).unwrap().unwrap().store;
+    let (sim, platform, store) = simulated();
     sim.set_capacity_bytes(Some(sim.poke(|image| image.used_bytes())));
     let full = sim.run_until(store.rotate_data_key(&platform)).unwrap().unwrap_err();
     assert!(full.is_out_of_space(), "{full}");
@@ -267,16 +273,7 @@ fn a_newer_keyring_is_told_of_and_left() {
 
 #[test]
 fn a_mend_that_fails_is_told_and_no_change_follows_it() {
-    let sim = Sim::new(1);
-    let platform = sim.platform();
-    let options = StoreOptions {
-        directory: "/data".into(),
-        root_key: RootKeyInput::None,
-        expected_key_id: None,
-        shards_wanted: None,
-        default_shards: 1,
-    };
-    let store = sim.run_until(Store::open_or_create(&platform, options)).unwrap().unwrap().store;
+    let (sim, platform, store) = simulated();
     let look = || sim.run_until(store.look_over(&platform)).unwrap();
     let rot = || sim.poke(|image| image.flip_bit("/data/keyring.json", 500)).unwrap();
     // Nothing is known of a file that cannot be read for another reason than its own.
@@ -299,16 +296,7 @@ fn a_mend_that_fails_is_told_and_no_change_follows_it() {
 
 #[test]
 fn a_keyring_that_the_device_cannot_read_is_written_anew() {
-    let sim = Sim::new(1);
-    let platform = sim.platform();
-    let options = StoreOptions {
-        directory: "/data".into(),
-        root_key: RootKeyInput::None,
-        expected_key_id: None,
-        shards_wanted: None,
-        default_shards: 1,
-    };
-    let store = sim.run_until(Store::open_or_create(&platform, options)).unwrap().unwrap().store;
+    let (sim, platform, store) = simulated();
     sim.inject(Fault::eio(&[Operation::Read]).on_path("keyring.json").times(2));
     let unsound = sim.run_until(store.look_over(&platform)).unwrap();
     assert!(unsound.len() == 1 && unsound[0].mended.is_ok(), "{unsound:?}");
@@ -317,16 +305,7 @@ fn a_keyring_that_the_device_cannot_read_is_written_anew() {
 
 #[test]
 fn what_a_failed_change_left_is_not_touched() {
-    let sim = Sim::new(1);
-    let platform = sim.platform();
-    let options = StoreOptions {
-        directory: "/data".into(),
-        root_key: RootKeyInput::None,
-        expected_key_id: None,
-        shards_wanted: None,
-        default_shards: 1,
-    };
-    let store = sim.run_until(Store::open_or_create(&platform, options)).unwrap().unwrap().store;
+    let (sim, platform, store) = simulated();
     sim.inject(Fault::eio(&[Operation::SyncDir]));
     sim.run_until(store.rotate_data_key(&platform)).unwrap().unwrap_err();
     let left = sim.poke(|image| image.peek("/data/keyring.json").unwrap());
