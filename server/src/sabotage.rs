@@ -90,6 +90,10 @@ faults! {
     CursorSkipsOne "cursor-skips-one"
     /// A failed commit is answered as a durable one.
     AnswerFailureAsSuccess "answer-failure-as-success"
+    /// A write that the disk has not confirmed in time is said not to have been done.
+    RefuseLateWrite "refuse-late-write"
+    /// A write that nobody waits for any more is not settled when its commit ends.
+    ForgetLateWrite "forget-late-write"
 }
 
 #[cfg(feature = "deliberate-faults")]

@@ -57,6 +57,9 @@ impl<P: Platform, S: Storage> Engine<P, S> {
     }
 
     fn settle_durable(&self, waiter: Waiter, now_ms: u64) {
+        if is_on(Sabotage::ForgetLateWrite) && waiter.ticket.is_none() {
+            return;
+        }
         let outcome = match waiter.effect {
             Effect::One(applied) => {
                 let (version, created, deleted) = (applied.version, applied.created, applied.deleted);

@@ -2,6 +2,7 @@
 
 use super::patience::{Reason, Tick};
 use crate::command::{Command, Condition, Document, EntityRef, ErrorCode, Failure, Outcome, Ticket, Version};
+use crate::sabotage::{Sabotage, is_on};
 use hashbrown::HashTable;
 use std::collections::VecDeque;
 
@@ -58,6 +59,7 @@ impl Waiter {
     fn give_up(&mut self, reason: Reason) -> Option<(Ticket, Outcome)> {
         let ticket = self.ticket.take()?;
         let outcome = match &self.effect {
+            Effect::One(_) if is_on(Sabotage::RefuseLateWrite) => reason.nothing_done().into(),
             Effect::One(_) => reason.unknown().into(),
             Effect::Many(results) => {
                 let each = |result: &Result<Applied, Failure>| match result {

@@ -63,7 +63,7 @@ impl Client {
                 Ok(())
             }
             Outcome::Failed(failure) => match failure.code {
-                ErrorCode::OutcomeUnknown if licence.writes || licence.space => Ok(()),
+                ErrorCode::OutcomeUnknown if licence.writes || licence.space || licence.stalls => Ok(()),
                 ErrorCode::NotFound if rule == Rule::Absent => {
                     templates.refuse(&schema, self.step);
                     match templates.possible(&schema, began).contains(&Rule::Absent) {

@@ -132,10 +132,12 @@ pub const CATCHES: &[Catch] = &[
     row(Sabotage::WriteBeforeListing, DRAWN, 1, "the store opens"),
     row(Sabotage::NoTailFrame, Setting::Aging, 9, "damage is never served"),
     row(Sabotage::WriteOnAfterFailure, Setting::Weather(Weather::Failing), 1, "a failed shard refuses writes"),
-    row(Sabotage::CheckpointClaimsMore, DRAWN, 20, "acknowledged is durable"),
+    row(Sabotage::CheckpointClaimsMore, DRAWN, 8, "the store opens"),
     row(Sabotage::RepointBlindly, DRAWN, 3, "damage does not spread"),
     row(Sabotage::DropKeysInUse, DRAWN, 1, "the store opens"),
     row(Sabotage::RewriteVersionsAnew, DRAWN, 3, "versions rise"),
     row(Sabotage::CursorSkipsOne, DRAWN, 1, "listings are whole"),
     row(Sabotage::AnswerFailureAsSuccess, DRAWN, 2, "nothing undurable is shown"),
+    row(Sabotage::RefuseLateWrite, DRAWN, 8, "acknowledged is durable"),
+    row(Sabotage::ForgetLateWrite, DRAWN, 10, "reads are linearizable"),
 ];

@@ -58,6 +58,11 @@ pub(super) fn judge_failed_write(
     let mut model = client.world.model.borrow_mut();
     let durable = client.server.durable_version(&ticket.name);
     let allowed = match failure.code {
+        ErrorCode::OutcomeUnknown if failure.message.contains("has not confirmed it within") => {
+            client.world.hit("stalls: writes called unknown");
+            model.leave_late(id);
+            licence.stalls
+        }
         ErrorCode::OutcomeUnknown => {
             model.leave_open(id);
             licence.writes

@@ -6,6 +6,7 @@ use super::checks;
 use super::client::Client;
 use super::model::{Broken, broken};
 use super::plan::{Action, Operation, Plan, Step, Stream, When, stream};
+use super::provoke::{LONG_PATIENCE, Stalled};
 use super::rot;
 use super::server::{PATIENCE, Server, StartFailure, StartOptions};
 use super::setup::Weather;
@@ -77,10 +78,15 @@ impl Life<'_> {
         self.world
             .licence
             .set(Licence { space: self.sim.poke(|image| image.free_bytes()) < 1 << 40, ..self.world.licence.get() });
+        let stalls = self.start_may_stall();
         let server = match Server::start(self.sim, &self.world.setup, options).await {
             Ok(server) => server,
             Err(failure) => return self.did_not_start(failure),
         };
+        if stalls {
+            self.let_disk_recover().await;
+            self.world.licence.set(Licence { stalls: false, ..self.world.licence.get() });
+        }
         *self.server.borrow_mut() = Some(server.clone());
         self.look_around(&server).await?;
         while let Some(step) = self.next_step() {
@@ -142,6 +148,18 @@ impl Life<'_> {
             }
             self.cursor.set(self.cursor.get() + 1);
         }
+    }
+
+    /// In one start of three, where disks stall, it does so during the start: that takes long, and nothing else.
+    fn start_may_stall(&self) -> bool {
+        let setup = &self.world.setup;
+        let mut random = Random::for_purpose(setup.seed, 1_000_000 + u64::from(self.beginning.number));
+        let stalls = setup.stalls && random.below(3) == 0;
+        if stalls {
+            self.let_disk_stall(&mut random, 30);
+            self.world.hit("stalls in a start");
+        }
+        stalls
     }
 
     /// The step that ended the last life asks for a crash in this start.
@@ -250,6 +268,11 @@ impl Life<'_> {
             }
             Action::DiskFault => self.inject_fault(&mut random),
             Action::SlowDisk => self.slow_disk_down(&mut random),
+            Action::Stall => {
+                if self.stall(step, server, &mut random).await? == Stalled::Poisoned {
+                    return Ok(Some(Ending::Killed));
+                }
+            }
             Action::Race => self.race(step, server, &mut random).await?,
             Action::RotateAndFork => self.rotate_and_fork(step, server, &mut random).await?,
             Action::Full => self.fill_disk(&mut random),
@@ -298,6 +321,10 @@ impl Life<'_> {
     }
 
     pub(super) async fn await_answers(&self, in_flight_max: usize) -> Result<(), Broken> {
+        self.await_answers_for(PATIENCE, in_flight_max).await
+    }
+
+    pub(super) async fn await_answers_for(&self, patience: Duration, in_flight_max: usize) -> Result<(), Broken> {
         let answered = async {
             while self.world.in_flight.get() > in_flight_max {
                 self.world.answered.wait().await;
@@ -305,7 +332,7 @@ impl Life<'_> {
             true
         };
         let too_late = async {
-            self.pause(PATIENCE).await;
+            self.pause(patience).await;
             false
         };
         match or(answered, too_late).await {
@@ -315,7 +342,7 @@ impl Life<'_> {
     }
 
     /// Lets everybody be answered and background work be done, then checks everything.
-    async fn settle(&self, server: &Rc<Server>) -> Result<(), Broken> {
+    pub(super) async fn settle(&self, server: &Rc<Server>) -> Result<(), Broken> {
         self.await_answers(0).await?;
         self.pause(Duration::from_millis(600)).await;
         if let Some((_, broken)) = self.world.broken() {
@@ -386,8 +413,14 @@ impl Life<'_> {
         }
         let licence = self.world.licence.get();
         self.world.licence.set(Licence { draining: true, ..licence });
-        let stopped = server.stop().await;
-        self.await_answers(0).await?;
+        let stalls = self.world.setup.stalls && random.below(3) == 0;
+        if stalls {
+            self.let_disk_stall(random, 12);
+            self.world.hit("stalls in a stop");
+        }
+        let patience = if stalls { LONG_PATIENCE } else { PATIENCE };
+        let stopped = server.stop_within(patience).await;
+        self.await_answers_for(patience, 0).await?;
         match stopped {
             Ok(()) => Ok(Ending::Stopped { shards }),
             Err(_) if licence.writes || licence.space => Ok(Ending::Killed),

@@ -64,6 +64,9 @@ pub struct Write {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     InFlight,
+    /// Its caller was told that the outcome is unknown, because the disk takes long: it may still happen.
+    Late,
+    /// It does not happen any more while this server runs.
     Unknown,
 }
 
@@ -173,7 +176,7 @@ impl Model {
     }
 
     fn in_flight(&self) -> impl Iterator<Item = &Pending> {
-        self.pending.values().filter(|pending| pending.fate == Fate::InFlight)
+        self.pending.values().filter(|pending| pending.fate != Fate::Unknown)
     }
 
     fn in_flight_on<'a>(&'a self, name: &'a Name) -> impl Iterator<Item = &'a Pending> {
@@ -255,6 +258,19 @@ impl Model {
                 self.entities.entry(pending.write.name.clone()).or_default().deleting_at = now;
             }
         }
+    }
+
+    /// Its outcome is not known yet: the disk has not confirmed it in time.
+    pub fn leave_late(&mut self, id: WriteId) {
+        self.tick();
+        if let Some(pending) = self.pending.get_mut(&id) {
+            pending.fate = Fate::Late;
+        }
+    }
+
+    /// Whether something that was called unknown may have happened since, or may still.
+    pub fn has_late_writes(&self) -> bool {
+        self.pending.values().any(|pending| pending.fate == Fate::Late)
     }
 
     /// The server is gone: whatever was not answered stays open.
@@ -374,10 +390,11 @@ impl Model {
     }
 
     /// With no answer owed: every conditional write must have followed what its condition asked for, and failed
-    /// conditions must have named versions that there were.
+    /// conditions must have named versions that there were. Where a late write may have come between, nobody can say.
     pub fn judge_conditions(&mut self) -> Result<(), Broken> {
         let unknown: BTreeSet<Name> = self.pending.values().map(|pending| pending.write.name.clone()).collect();
-        for (name, entity) in &mut self.entities {
+        let late: BTreeSet<Name> = self.in_flight().map(|pending| pending.write.name.clone()).collect();
+        for (name, entity) in self.entities.iter_mut().filter(|(name, _)| !late.contains(*name)) {
             let mut before: Option<(Version, bool)> = None;
             for (version, logged) in &entity.log {
                 let alive = before.filter(|(_, alive)| *alive).map(|(version, _)| version);

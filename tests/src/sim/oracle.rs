@@ -174,4 +174,22 @@ mod tests {
         known.judge_salvaged(&name, 3, b"1").unwrap();
         known.judge_salvaged(&name, 4, b"1").unwrap_err();
     }
+
+    #[test]
+    fn a_late_write_may_be_seen_and_one_whose_commit_failed_may_not() {
+        let mut late = Model::default();
+        let (name, put) = written(&mut late, 1, Some(b"1"));
+        let mut failed = late.clone();
+        late.leave_late(put);
+        failed.leave_open(put);
+        assert!(late.has_late_writes() && !failed.has_late_writes());
+        let judge = |model: &mut Model| {
+            let ticket = model.begin_read(&name);
+            model.judge_found(&ticket, 3, b"1")
+        };
+        judge(&mut late).unwrap();
+        judge(&mut failed).unwrap_err();
+        late.adopt(&BTreeMap::new()).expect_err("it was seen and is lost");
+        failed.adopt(&BTreeMap::new()).unwrap();
+    }
 }

@@ -106,6 +106,8 @@ pub enum Action {
     DiskFault,
     /// Some of the next disk operations take long, and whatever is under way meanwhile overtakes them.
     SlowDisk,
+    /// An operation of the disk takes longer than anybody waits, and clients go on asking.
+    Stall,
     /// A read that the disk keeps waiting, a write of the same entity meanwhile, and a read after both.
     Race,
     /// A new data key, and the power goes at a moment when the old one may have been dropped.
@@ -177,10 +179,10 @@ impl Plan {
     /// Steps without anything that ends a life by force or asks for damage: a history whose sync points can be cut one
     /// by one.
     pub fn without_misfortune(mut self) -> Self {
-        self.setup.weather = Weather::Calm;
+        self.setup = Setup { weather: Weather::Calm, stalls: false, ..self.setup };
         let misfortune = |action: Action| {
             use Action::*;
-            matches!(action, Fork | Damage | Rot | DiskFault | Full | Room | PowerCut(_) | Kill(_))
+            matches!(action, Fork | Damage | Rot | DiskFault | Stall | Full | Room | PowerCut(_) | Kill(_))
         };
         self.steps.retain(|step| !misfortune(step.action));
         for step in &mut self.steps {
@@ -315,6 +317,7 @@ fn choose(setup: &Setup, random: &mut Random) -> Action {
             },
             kill: random.below(2) == 0,
         },
+        14 if setup.stalls && random.below(2) == 0 => Action::Stall,
         14 => Action::SlowDisk,
         15 => Action::Race,
         16 => Action::RotateAndFork,

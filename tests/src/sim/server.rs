@@ -295,6 +295,11 @@ impl Server {
         (0..self.shards()).find_map(|shard| self.storage(shard).status().refuses_writes)
     }
 
+    /// Whether a shard begins no writes because a commit takes too long.
+    pub fn is_stalled(&self) -> bool {
+        self.shards.iter().any(|shard| shard.engine().is_stalled())
+    }
+
     /// Drops every cached document.
     pub fn clear_caches(&self) {
         self.shards.iter().for_each(|shard| shard.engine().clear_cache());
@@ -302,8 +307,13 @@ impl Server {
 
     /// Stops as a signal would make it; returns what sealing the logs came to.
     pub async fn stop(&self) -> Result<(), String> {
+        self.stop_within(PATIENCE).await
+    }
+
+    /// The same on a disk that may keep its callers waiting.
+    pub async fn stop_within(&self, patience: Duration) -> Result<(), String> {
         self.board.begin_drain();
-        let deadline_ns = self.platform.clock().now_ns() + PATIENCE.as_nanos() as u64;
+        let deadline_ns = self.platform.clock().now_ns() + patience.as_nanos() as u64;
         while (0..self.shards()).any(|shard| self.outstanding(shard) > 0) {
             if self.platform.clock().now_ns() > deadline_ns {
                 return Err("requests were never answered".to_owned());

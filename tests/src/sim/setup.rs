@@ -48,6 +48,7 @@ pub enum Workload {
 /// Streams of a setting that were added to the one which decides the rest.
 const SCRUB: u64 = 1;
 const BOUNDS: u64 = 2;
+const STALLS: u64 = 3;
 
 /// The setting of a simulation.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +81,8 @@ pub struct Setup {
     pub drop_keys_ms: u64,
     /// So little may wait that floods are refused in part.
     pub tight: bool,
+    /// The disk keeps everybody waiting longer than they do, now and then.
+    pub stalls: bool,
 }
 
 impl Setup {
@@ -119,9 +122,10 @@ impl Setup {
             clients: [1, 4, 16][random.below(3) as usize],
             drop_keys_ms: [400, 50, 5][random.below(3) as usize],
             tight: false,
+            stalls: false,
         };
         let drawn = if random.below(8) == 0 { drawn.aging() } else { drawn };
-        drawn.with_a_scrub().tightened()
+        drawn.with_a_scrub().tightened().with_stalls()
     }
 
     /// What the scrub is like, which is off in one setting of four.
@@ -140,6 +144,11 @@ impl Setup {
     /// In one setting of three little may wait.
     fn tightened(self) -> Self {
         Self { tight: Random::for_purpose(self.seed, BOUNDS).below(3) == 0, ..self }
+    }
+
+    /// In one setting of three the disk stalls.
+    fn with_stalls(self) -> Self {
+        Self { stalls: Random::for_purpose(self.seed, STALLS).below(3) == 0, ..self }
     }
 
     /// What may wait in an engine.

@@ -24,6 +24,8 @@ pub struct Licence {
     pub reads: bool,
     /// The disk may be full.
     pub space: bool,
+    /// The disk may not answer for longer than anybody waits.
+    pub stalls: bool,
     /// The server is being stopped.
     pub draining: bool,
 }
@@ -31,12 +33,12 @@ pub struct Licence {
 impl Licence {
     /// Whether a read may be refused.
     pub fn excuses_reads(self) -> bool {
-        self.reads || self.draining
+        self.reads || self.stalls || self.draining
     }
 
     /// Whether something that writes may be refused.
     pub fn excuses_writes(self) -> bool {
-        self.writes || self.space || self.draining
+        self.writes || self.space || self.stalls || self.draining
     }
 
     /// Whether a start may fail.

@@ -387,6 +387,11 @@ impl Core {
         }
     }
 
+    pub(super) fn last_landing_ns(&self) -> Option<u64> {
+        let events = self.events.borrow();
+        events.iter().rev().find(|(_, event)| matches!(event, Event::Disk(_))).map(|(key, _)| key.0)
+    }
+
     /// Carries out a disk operation whose time has come, unless the power goes first.
     fn land(&self, key: (u64, u64), flight: Flight) {
         let operation = flight.label.operation;

@@ -145,6 +145,12 @@ impl Sim {
         self.core.steps.get()
     }
 
+    /// When the last of the disk operations under way will be done; `None`: there is none.
+    pub fn busy_for(&self) -> Option<Duration> {
+        let last_ns = self.core.last_landing_ns()?;
+        Some(Duration::from_nanos(last_ns.saturating_sub(self.core.now_ns.get())))
+    }
+
     /// Sets how many polls are taken for a livelock (20 million at first).
     pub fn set_step_limit(&self, steps: u64) {
         self.core.step_limit.set(steps);
