@@ -16,6 +16,16 @@ pub const TEMPORARY_SUFFIX: &str = ".tmp";
 /// Makes `bytes` the durable content of `path`. After an error the old content still stands, or the new one is
 /// visible without being known to be durable: which of the two, an error for want of space tells, for that is the old.
 pub async fn publish<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    publish_with(disk, path, bytes, async { disk.sync_dir(parent_of(path)).await }).await
+}
+
+/// The same where the directory's sync is the caller's own.
+pub async fn publish_with<D: Disk>(
+    disk: &D,
+    path: &Path,
+    bytes: &[u8],
+    sync_directory: impl Future<Output = io::Result<()>>,
+) -> io::Result<()> {
     let temporary = temporary_of(path);
     remove_if_there(disk, &temporary).await?;
     if let Err(error) = write_whole(disk, &temporary, bytes).await {
@@ -28,7 +38,7 @@ pub async fn publish<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> io::Result
         return Ok(());
     }
     let in_place = |error| io::Error::other(format!("the new content is in place and may not be durable: {error}"));
-    disk.sync_dir(parent_of(path)).await.map_err(in_place)
+    sync_directory.await.map_err(in_place)
 }
 
 /// The whole content of a file, if it has no more than `bytes_max` bytes; `InvalidData` when it has more.

@@ -132,7 +132,7 @@ pub const CATCHES: &[Catch] = &[
     row(Sabotage::WriteBeforeListing, DRAWN, 1, "the store opens"),
     row(Sabotage::NoTailFrame, Setting::Aging, 9, "damage is never served"),
     row(Sabotage::WriteOnAfterFailure, Setting::Weather(Weather::Failing), 1, "a failed shard refuses writes"),
-    row(Sabotage::CheckpointClaimsMore, DRAWN, 8, "the store opens"),
+    row(Sabotage::CheckpointClaimsMore, DRAWN, 1, "the store opens"),
     row(Sabotage::RepointBlindly, DRAWN, 3, "damage does not spread"),
     row(Sabotage::DropKeysInUse, DRAWN, 1, "the store opens"),
     row(Sabotage::RewriteVersionsAnew, DRAWN, 3, "versions rise"),

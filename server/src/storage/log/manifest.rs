@@ -7,7 +7,7 @@ use super::state::{LogStorage, SegmentOf};
 use crate::crypto::keyring::DataKeyId;
 use crate::crypto::seal::{Purpose, SealingKey};
 use crate::runtime::platform::{Disk, DiskFile, Platform};
-use crate::runtime::publish::publish;
+use crate::runtime::publish::publish_with;
 use crate::storage::{CommitError, Refusal};
 use std::io;
 
@@ -30,7 +30,7 @@ impl<P: Platform> LogStorage<P> {
         for attempt in 0..2 {
             let (manifest, names, bytes) = self.seal_manifest(clean)?;
             self.state.borrow_mut().manifest_keys.extend(&names);
-            match publish(self.disk(), &path, &bytes).await {
+            match publish_with(self.disk(), &path, &bytes, self.sync_names()).await {
                 Ok(()) => {
                     let mut state = self.state.borrow_mut();
                     state.manifest = manifest;
@@ -118,7 +118,18 @@ impl<P: Platform> LogStorage<P> {
 
     /// Makes the directory's names durable.
     pub(super) async fn sync_directory(&self) -> Result<(), Interrupt> {
+        self.sync_names().await.map_err(|error| self.interrupt("syncing the shard's directory", &error))
+    }
+
+    /// The same, for whoever tells of the error. A sync that fails takes names with it that others gave: theirs would
+    /// succeed and save nothing. So there is one at a time, and after one that fails, for whatever reason, none.
+    pub(super) async fn sync_names(&self) -> io::Result<()> {
+        let _guard = self.names_lock.lock().await;
+        self.state.borrow().check_writable().map_err(io::Error::other)?;
         let result = self.disk().sync_dir(&self.directory).await;
-        result.map_err(|error| self.interrupt("syncing the shard's directory", &error))
+        if let Err(error) = &result {
+            self.poison(format!("syncing the shard's directory: {error}"));
+        }
+        result
     }
 }

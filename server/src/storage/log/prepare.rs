@@ -297,7 +297,7 @@ impl<P: Platform> LogStorage<P> {
         let (result, _) = write_whole_buffer(&blank.file, 0, buffer, Durability::Synced).await;
         result?;
         self.disk().rename(&blank.path, &segment.path).await?;
-        self.disk().sync_dir(&self.directory).await
+        self.sync_names().await
     }
 
     /// Grows a segment's file to its capacity, and lists it.

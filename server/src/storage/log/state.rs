@@ -165,6 +165,8 @@ pub struct LogStorage<P: Platform> {
     pub(super) commit_lock: Lock,
     /// Held while the manifest is replaced.
     pub(super) manifest_lock: Lock,
+    /// Held by whoever syncs the directory, inside all others.
+    pub(super) names_lock: Lock,
     /// Held while a segment is prepared.
     pub(super) preparation_lock: Lock,
     /// Held while a checkpoint is written or a segment compacted.

@@ -96,6 +96,7 @@ impl<P: Platform> LogStorage<P> {
             signals: Rc::new(Signals::default()),
             commit_lock: Lock::default(),
             manifest_lock: Lock::default(),
+            names_lock: Lock::default(),
             preparation_lock: Lock::default(),
             maintenance_lock: Lock::default(),
             jobs: Cell::new(0),

@@ -1,4 +1,5 @@
-//! Two tasks publish, and the disk has room for the first only: what its manifest names besides is in force.
+//! Two tasks publish, and the disk has room for the first only: what its manifest names besides is in force. Or a sync of
+//! the directory fails: what others have named meanwhile counts for nothing.
 
 use super::*;
 use crate::runtime::platform::{Clock, Disk, Platform, Spawn, TaskClass};
@@ -153,4 +154,39 @@ fn what_another_manifest_lists_of_a_compaction_is_put_to_use() {
             listed.any(|one| one.header.kind == SegmentKind::Compacted && !one.installed.get())
         },
     );
+}
+
+#[test]
+fn what_is_named_beside_a_directory_sync_that_fails_is_not_taken_for_durable() {
+    for (seed, skip) in (0..32).flat_map(|seed| (2..12).map(move |skip| (seed, skip))) {
+        let sim = Sim::new(seed);
+        let platform = sim.platform();
+        let run = async {
+            let log = open(&platform).await;
+            write(&log, 4).await;
+            checkpoint(&log).await;
+            platform.clock().sleep(Duration::from_millis(20)).await;
+            write(&log, 4).await;
+            sim.inject(Fault::eio(&[Operation::SyncDir]).after(skip));
+            let other = log.clone();
+            let clock = platform.clock().clone();
+            platform.spawn().spawn(TaskClass::Background, async move {
+                for _ in 0..24 {
+                    let _ = other.sync_directory().await;
+                    clock.sleep(Duration::from_micros(20)).await;
+                }
+            });
+            checkpoint(&log).await;
+            platform.clock().sleep(Duration::from_millis(20)).await;
+            log
+        };
+        let log = sim.run_until(run).unwrap();
+        assert!(log.status().refuses_writes.is_some(), "a sync that fails poisons");
+        let entities = log.status().entities;
+        drop(log);
+        let next = Sim::on_disk(2, sim.power_loss_image().after_power_loss(Survival::Nothing, 0));
+        let log = next.run_until(open(&next.platform())).unwrap();
+        assert_eq!(log.open_report().damage, [], "seed {seed}, skip {skip}");
+        assert_eq!(log.status().entities, entities, "seed {seed}, skip {skip}");
+    }
 }
