@@ -3,8 +3,8 @@
 use crate::{ADMIN_KEY, HttpClient, PATIENCE, binary};
 use delta_wire::client::{Address, Client, ClientOptions, Credential};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::OwnedFd;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
@@ -249,6 +249,14 @@ impl TestServer {
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         pidfd_send_signal(&self.pid_fd, signal).expect("the server runs");
+    }
+
+    /// SIGSTOP, and returns when every one of its threads has stopped: until then some answer, whoever sent the signal.
+    pub fn suspend(&self) {
+        self.signal(Signal::STOP);
+        let stopped =
+            waitid(WaitId::PidFd(self.pid_fd.as_fd()), WaitIdOptions::STOPPED).expect("the server is a child");
+        assert!(stopped.is_some_and(|status| status.stopped()), "the server ended instead: {stopped:?}");
     }
 
     /// SIGTERM, and the end.

@@ -28,7 +28,7 @@ fn a_server_that_is_stopped_and_goes_on_loses_nothing() {
         let patience = if long::is_asked_for() { Duration::from_secs(12) } else { Duration::from_secs(1) };
         let options = ClientOptions { request_timeout: patience, ..server.wire_options() };
         let mut client = Client::connect(options).unwrap();
-        server.signal(Signal::STOP);
+        server.suspend();
         let late = client.put("stopped", &format!("k{round}"), b"1", Condition::None);
         assert!(matches!(late, Err(ClientError::OutcomeUnknown { .. })), "a stopped server answered: {late:?}");
         server.signal(Signal::CONT);

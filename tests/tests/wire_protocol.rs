@@ -177,7 +177,7 @@ fn a_write_whose_server_dies_has_an_unknown_outcome_and_is_not_sent_again() {
     let server = TestServer::builder().shards(1).start();
     let mut client = server.wire_client();
     client.put("s", "k", b"0", Condition::None).unwrap();
-    server.signal(rustix::process::Signal::STOP);
+    server.suspend();
     let writer = std::thread::spawn(move || client.put("s", "k", b"1", Condition::None));
     server.kill();
     match writer.join().unwrap() {
